@@ -1,0 +1,88 @@
+"""Threads that run compiled kernels together, GIL released: a pool for tapes, and a one-off call for single kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+import weakref
+
+import numpy as np
+
+from ggpy.runtime.compiled import kernel
+
+_CALL = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_ssize_t)  # ctypes releases the GIL around it
+
+
+def run_kernel(address: int, words: np.ndarray, threads: int = 1) -> None:
+    """Call the kernel at `address` once on each of `threads` threads with the int64 `words`, and wait for all of them."""
+    assert words.dtype == np.int64 and words.flags.c_contiguous
+    call = _CALL(address)
+    others = [threading.Thread(target=call, args=(words.ctypes.data, i, threads)) for i in range(1, threads)]
+    for thread in others:
+        thread.start()
+    call(words.ctypes.data, 0, threads)
+    for thread in others:
+        thread.join()
+
+
+def yield_address() -> int:
+    """Address of the C function by which a thread offers its processor to others."""
+    if sys.platform == "win32":
+        function = ctypes.WinDLL("kernel32").SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+class ThreadPool:
+    """`threads` threads, the caller's among them, that walk tapes together. One walk at a time; `close()` ends the helpers.
+
+    The helpers block on a lock between walks, so an idle pool costs nothing; they are daemons and end with the pool's owner.
+    """
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self._run = _CALL(kernel("executor", "run"))
+        self._words = np.zeros(4, np.int64)
+        self._state = np.zeros(32, np.int64)
+        self._words[2] = (self._state.ctypes.data + 63) & ~63
+        self._words[3] = yield_address()
+        self._start = [threading.Lock() for _ in range(threads - 1)]
+        self._done = [threading.Lock() for _ in range(threads - 1)]
+        self._closing = [False]
+        for i, (start, done) in enumerate(zip(self._start, self._done, strict=True)):
+            start.acquire()
+            done.acquire()
+            work = (self._run, self._words, self._state, i + 1, threads, start, done, self._closing)
+            threading.Thread(target=_helper, args=work, daemon=True, name=f"ggpy-{i + 1}").start()
+        self._finalizer = weakref.finalize(self, _close, self._start, self._closing)
+
+    def walk(self, tape: np.ndarray, count: int | None = None) -> None:
+        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 16), on every thread of the pool."""
+        self._words[0], self._words[1] = tape.ctypes.data, len(tape) if count is None else count
+        for start in self._start:
+            start.release()
+        self._run(self._words.ctypes.data, 0, self.threads)
+        for done in self._done:
+            done.acquire()
+
+    def close(self) -> None:
+        """End the helper threads; the pool is of no use afterwards."""
+        self._finalizer()
+
+
+def _helper(run, words, state, ith, nth, start, done, closing) -> None:
+    """A helper thread: holds the arrays it touches, not the pool, so that the pool can be collected."""
+    while True:
+        start.acquire()
+        if closing[0]:
+            return
+        run(words.ctypes.data, ith, nth)
+        done.release()
+
+
+def _close(starts, closing) -> None:
+    closing[0] = True
+    for start in starts:
+        start.release()

@@ -1,0 +1,162 @@
+"""Loads, stores, prefetch and atomics on plain addresses. An address is an `intp`; nothing here is bounds-checked.
+
+Callers hand in addresses whose extent was checked at the Python edge, before a tape was recorded.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+
+from .vectors import ELEMENTS, I32, Vector, declare, emit_splat, intrinsic
+from .vectors import f16x16 as _f16x16
+from .vectors import f32x8 as _f32x8
+from .vectors import f32x16 as _f32x16
+from .vectors import i8x16 as _i8x16
+from .vectors import i8x32 as _i8x32
+from .vectors import i8x64 as _i8x64
+from .vectors import i16x16 as _i16x16
+from .vectors import i32x8 as _i32x8
+from .vectors import i32x16 as _i32x16
+from .vectors import u8x8 as _u8x8
+from .vectors import u8x16 as _u8x16
+from .vectors import u8x32 as _u8x32
+from .vectors import u8x64 as _u8x64
+from .vectors import u16x16 as _u16x16
+
+I64 = ir.IntType(64)
+
+
+def pointer(builder, address, pointee):
+    return builder.inttoptr(address, pointee.as_pointer())
+
+
+def load(vector: Vector):
+    """load(u8x32)(address) -> vector; no alignment assumed."""
+
+    @intrinsic
+    def op(typing, address):
+        def code(context, builder, signature, args):
+            return builder.load(pointer(builder, args[0], vector.ir), align=1)
+
+        return vector(types.intp), code
+
+    return op
+
+
+def store(vector: Vector):
+    """store(f32x16)(address, value); no alignment assumed."""
+
+    @intrinsic
+    def op(typing, address, value):
+        def code(context, builder, signature, args):
+            builder.store(args[1], pointer(builder, args[0], vector.ir), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, vector), code
+
+    return op
+
+
+def load_scalar(element: str):
+    """load_scalar("f16")(address) -> float32 for f16 (widened), else the element's own type."""
+    llvm, numba_type = ELEMENTS[element]
+    result = types.float32 if element == "f16" else numba_type
+
+    @intrinsic
+    def op(typing, address):
+        def code(context, builder, signature, args):
+            value = builder.load(pointer(builder, args[0], llvm), align=1)
+            return builder.fpext(value, ir.FloatType()) if element == "f16" else value
+
+        return result(types.intp), code
+
+    return op
+
+
+def store_scalar(element: str):
+    """store_scalar("f16")(address, value): a float32 value is rounded to nearest even for f16."""
+    llvm, numba_type = ELEMENTS[element]
+    source = types.float32 if element == "f16" else numba_type
+
+    @intrinsic
+    def op(typing, address, value):
+        def code(context, builder, signature, args):
+            value = builder.fptrunc(args[1], llvm) if element == "f16" else args[1]
+            builder.store(value, pointer(builder, args[0], llvm), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, source), code
+
+    return op
+
+
+load_i8, load_u8, load_i16, load_u16 = (load_scalar(e) for e in ("i8", "u8", "i16", "u16"))
+load_i32, load_u32, load_i64, load_u64 = (load_scalar(e) for e in ("i32", "u32", "i64", "u64"))
+load_f16, load_f32 = load_scalar("f16"), load_scalar("f32")
+store_i8, store_u8, store_i16, store_u16 = (store_scalar(e) for e in ("i8", "u8", "i16", "u16"))
+store_i32, store_u32, store_i64 = (store_scalar(e) for e in ("i32", "u32", "i64"))
+store_f16, store_f32 = store_scalar("f16"), store_scalar("f32")
+
+load_u8x8, load_u8x16, load_u8x32, load_u8x64 = load(_u8x8), load(_u8x16), load(_u8x32), load(_u8x64)
+load_i8x16, load_i8x32, load_i8x64 = load(_i8x16), load(_i8x32), load(_i8x64)
+load_i16x16, load_u16x16, load_i32x8, load_i32x16 = load(_i16x16), load(_u16x16), load(_i32x8), load(_i32x16)
+load_f16x16, load_f32x8, load_f32x16 = load(_f16x16), load(_f32x8), load(_f32x16)
+store_u8x16, store_u8x32, store_u8x64 = store(_u8x16), store(_u8x32), store(_u8x64)
+store_i8x16, store_i8x32, store_i32x16 = store(_i8x16), store(_i8x32), store(_i32x16)
+store_f16x16, store_f32x8, store_f32x16 = store(_f16x16), store(_f32x8), store(_f32x16)
+
+
+@intrinsic
+def broadcast_i8x64(typing, address):
+    """Four int8 at `address`, repeated sixteen times."""
+
+    def code(context, builder, signature, args):
+        four = builder.load(pointer(builder, args[0], I32), align=1)
+        return builder.bitcast(emit_splat(builder, four, ir.VectorType(I32, 16)), _i8x64.ir)
+
+    return _i8x64(types.intp), code
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Ask for the cache line at `address`, to be read once and soon. Any address is allowed, mapped or not."""
+
+    def code(context, builder, signature, args):
+        byte_pointer = ir.IntType(8).as_pointer()
+        function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [byte_pointer, I32, I32, I32])
+        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
+        builder.call(function, [builder.inttoptr(args[0], byte_pointer), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), code
+
+
+@intrinsic
+def atomic_add(typing, address, value):
+    """Add to the int64 at `address`, all threads in one order; returns the value before."""
+
+    def code(context, builder, signature, args):
+        return builder.atomic_rmw("add", pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), code
+
+
+@intrinsic
+def atomic_load(typing, address):
+    """The int64 at `address`; what its writer stored before is visible after."""
+
+    def code(context, builder, signature, args):
+        return builder.load_atomic(pointer(builder, args[0], I64), "acquire", 8)
+
+    return types.int64(types.intp), code
+
+
+@intrinsic
+def atomic_min(typing, address, value):
+    """Lower the int64 at `address` to `value` if that is smaller; returns the value before."""
+
+    def code(context, builder, signature, args):
+        return builder.atomic_rmw("min", pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), code

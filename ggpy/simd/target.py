@@ -1,0 +1,57 @@
+"""The CPU that kernels are compiled for, asked without importing numba.
+
+Follows numba's own settings: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override the host's. GGPY_SIMD=portable keeps the int8 dot product
+in plain LLVM IR on any CPU; it is how the portable lowering is tested.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+
+_VNNI_512 = {"cascadelake", "cooperlake", "icelake-client", "icelake-server", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids",
+             "graniterapids", "graniterapids-d", "diamondrapids", "znver4", "znver5"}  # fmt: skip
+_AVX_VNNI = {"alderlake", "raptorlake", "meteorlake", "gracemont", "sierraforest", "grandridge", "arrowlake", "arrowlake-s", "lunarlake"}
+_AVX2 = {"haswell", "broadwell", "skylake", "skylake-avx512", "cannonlake", "znver1", "znver2", "znver3", "x86-64-v3", "x86-64-v4"}
+
+LOWERINGS = ("avx512-vnni", "avx-vnni", "avx2", "neon-dot", "portable")
+
+
+@dataclass(frozen=True)
+class Target:
+    """cpu: LLVM's name; features: LLVM's feature string; lowering: one of LOWERINGS, how int8 products are summed."""
+
+    cpu: str
+    features: str
+    lowering: str
+
+    @property
+    def wide_registers(self) -> bool:
+        """Whether there are 32 vector registers of 512 bits, which decides how many tokens a register tile holds."""
+        return self.lowering == "avx512-vnni"
+
+
+@functools.cache
+def target() -> Target:
+    """The target of this process; constant while it runs."""
+    import llvmlite.binding as llvm
+
+    named = os.environ.get("NUMBA_CPU_NAME")
+    cpu = llvm.get_host_cpu_name() if named in (None, "", "host") else named
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = "" if named not in (None, "", "host") else llvm.get_host_cpu_features().flatten()
+    return Target(cpu, features, os.environ.get("GGPY_SIMD") or _lowering(cpu, {f[1:] for f in features.split(",") if f.startswith("+")}))
+
+
+def _lowering(cpu: str, features: set[str]) -> str:
+    if (cpu in _VNNI_512 and not features) or {"avx512vnni", "avx512vl", "avx512bw"} <= features:
+        return "avx512-vnni"
+    if (cpu in _AVX_VNNI and not features) or "avxvnni" in features:
+        return "avx-vnni"
+    if (cpu in _AVX2 and not features) or "avx2" in features:
+        return "avx2"
+    if "dotprod" in features:
+        return "neon-dot"
+    return "portable"
