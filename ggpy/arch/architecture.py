@@ -8,18 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from ggpy.arch.hf_config import HFConfig
+
 
 @dataclass(frozen=True)
 class TensorRule:
     """One tensor's way from a Hugging Face checkpoint into GGUF. `{i}` in a name stands for the layer.
 
-    `transform(values, hf_config)` maps the float array as stored (rows, cols) to the array GGUF wants; None keeps it.
+    `transform(values, hf_config)` maps the float32 array as stored (rows, cols) to the array GGUF wants; None keeps it.
+    `switch`: the boolean config key that says whether the tensor exists; without one it must be there.
+    `tied`: name of the checkpoint's tensor that stands for this one too when the config ties the two.
     """
 
     gguf: str
     hf: str
-    transform: Callable[[np.ndarray, Mapping[str, Any]], np.ndarray] | None = None
-    optional: bool = False
+    transform: Callable[[np.ndarray, HFConfig], np.ndarray] | None = None
+    switch: str | None = None
+    tied: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class Architecture:
     rules: every tensor; what no rule names is reported, never dropped silently.
     metadata(hf_config): the `{name}.*` keys and their values, range-checked; raises CheckpointError.
     extra_tensors(hf_config): tensors that no checkpoint stores, such as `rope_freqs.weight`: name -> float32 array.
+    remarks(hf_config): what the file cannot express, one line each; the conversion goes on.
+    ignored: checkpoint tensors that are computed at run time and need no place in the file.
+    attn_v_boost(metadata): whether llama-quantize gives this model's attn_v more bits because many heads share it.
     config(metadata): the typed runtime config read from GGUF metadata; raises ModelError.
     shapes(config): every tensor the forward pass needs, name -> shape (rows first); names ending in `?` are optional.
     forward(op, weights, config, tokens): the forward pass, written against the op vocabulary.
@@ -39,8 +47,11 @@ class Architecture:
     name: str
     hf_classes: tuple[str, ...]
     rules: tuple[TensorRule, ...]
-    metadata: Callable[[Mapping[str, Any]], dict[str, Any]]
-    extra_tensors: Callable[[Mapping[str, Any]], dict[str, np.ndarray]]
-    config: Callable[[Any], Any]
-    shapes: Callable[[Any], dict[str, tuple[int, ...]]]
-    forward: Callable[..., Any]
+    metadata: Callable[[HFConfig], dict[str, Any]]
+    extra_tensors: Callable[[HFConfig], dict[str, np.ndarray]]
+    remarks: Callable[[HFConfig], list[str]]
+    ignored: tuple[str, ...] = ()
+    attn_v_boost: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    config: Callable[[Any], Any] | None = None
+    shapes: Callable[[Any], dict[str, tuple[int, ...]]] | None = None
+    forward: Callable[..., Any] | None = None

@@ -1,0 +1,142 @@
+"""Llama and the models that share its graph: RMSNorm, rotary positions, grouped-query attention, SwiGLU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ggpy.arch.architecture import Architecture, TensorRule
+from ggpy.arch.hf_config import HFConfig
+from ggpy.arch.hf_rope import llama3_frequency_factors, rope_settings, scaling_metadata
+
+# --- conversion: what a Hugging Face checkpoint becomes ---------------------------------------------------------------
+
+
+def _heads(hf: HFConfig) -> tuple[int, int]:
+    n_heads = hf.integer("num_attention_heads", maximum=2**16)
+    n_kv_heads = hf.integer("num_key_value_heads", n_heads, maximum=n_heads)
+    if n_heads % n_kv_heads:
+        raise hf.refuse("num_key_value_heads", f"a divisor of num_attention_heads, {n_heads}")
+    return n_heads, n_kv_heads
+
+
+def _head_dim(hf: HFConfig) -> int:
+    n_heads, d_model = _heads(hf)[0], hf.integer("hidden_size")
+    if "head_dim" not in hf and d_model % n_heads:
+        raise hf.refuse("hidden_size", f"a multiple of num_attention_heads, {n_heads}, as head_dim is not given")
+    head_dim = hf.integer("head_dim", d_model // n_heads, maximum=2**16)
+    if head_dim % 2:
+        raise hf.refuse("head_dim", "an even number, for rotary pairs")
+    return head_dim
+
+
+def interleave_rotary_pairs(rows: np.ndarray, n_heads: int) -> np.ndarray:
+    """Reorder (n_heads * head_dim, …) from rotary halves (i, i + head_dim / 2) to neighbours (2i, 2i + 1), as GGUF keeps them."""
+    halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def _interleave_q(values: np.ndarray, hf: HFConfig) -> np.ndarray:
+    return interleave_rotary_pairs(values, _heads(hf)[0])
+
+
+def _interleave_k(values: np.ndarray, hf: HFConfig) -> np.ndarray:
+    return interleave_rotary_pairs(values, _heads(hf)[1])
+
+
+_LAYER = "model.layers.{i}."
+
+RULES = (
+    TensorRule("token_embd.weight", "model.embed_tokens.weight"),
+    TensorRule("blk.{i}.attn_norm.weight", _LAYER + "input_layernorm.weight"),
+    TensorRule("blk.{i}.attn_q.weight", _LAYER + "self_attn.q_proj.weight", _interleave_q),
+    TensorRule("blk.{i}.attn_q.bias", _LAYER + "self_attn.q_proj.bias", _interleave_q, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_k.weight", _LAYER + "self_attn.k_proj.weight", _interleave_k),
+    TensorRule("blk.{i}.attn_k.bias", _LAYER + "self_attn.k_proj.bias", _interleave_k, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_v.weight", _LAYER + "self_attn.v_proj.weight"),
+    TensorRule("blk.{i}.attn_v.bias", _LAYER + "self_attn.v_proj.bias", switch="attention_bias"),
+    TensorRule("blk.{i}.attn_output.weight", _LAYER + "self_attn.o_proj.weight"),
+    TensorRule("blk.{i}.attn_output.bias", _LAYER + "self_attn.o_proj.bias", switch="attention_bias"),
+    TensorRule("blk.{i}.ffn_norm.weight", _LAYER + "post_attention_layernorm.weight"),
+    TensorRule("blk.{i}.ffn_gate.weight", _LAYER + "mlp.gate_proj.weight"),
+    TensorRule("blk.{i}.ffn_gate.bias", _LAYER + "mlp.gate_proj.bias", switch="mlp_bias"),
+    TensorRule("blk.{i}.ffn_up.weight", _LAYER + "mlp.up_proj.weight"),
+    TensorRule("blk.{i}.ffn_up.bias", _LAYER + "mlp.up_proj.bias", switch="mlp_bias"),
+    TensorRule("blk.{i}.ffn_down.weight", _LAYER + "mlp.down_proj.weight"),
+    TensorRule("blk.{i}.ffn_down.bias", _LAYER + "mlp.down_proj.bias", switch="mlp_bias"),
+    TensorRule("output_norm.weight", "model.norm.weight"),
+    TensorRule("output.weight", "lm_head.weight", tied="model.embed_tokens.weight"),
+)
+
+
+def metadata(hf: HFConfig) -> dict[str, Any]:
+    """The `llama.*` keys of a config.json, in the order llama.cpp's converter writes them."""
+    if hf.string("hidden_act", "silu") not in ("silu", "swish"):
+        raise hf.refuse("hidden_act", "silu, the only activation this architecture has in GGUF")
+    if hf.number("partial_rotary_factor", 1.0) != 1.0:
+        raise hf.refuse("partial_rotary_factor", "1: rotary positions over whole heads")
+    n_heads, n_kv_heads = _heads(hf)
+    d_model, head_dim, rope = hf.integer("hidden_size"), _head_dim(hf), rope_settings(hf)
+    context_length = hf.integer("max_position_embeddings")
+    values: dict[str, Any] = {
+        "block_count": hf.integer("num_hidden_layers", maximum=4096),
+        "context_length": min(context_length, _window(hf) or context_length),
+        "embedding_length": d_model,
+        "feed_forward_length": hf.integer("intermediate_size"),
+        "attention.head_count": n_heads,
+        "attention.head_count_kv": n_kv_heads,
+        **scaling_metadata(rope, context_length),
+        "rope.freq_base": rope.theta,
+        "attention.layer_norm_rms_epsilon": hf.number("rms_norm_eps", above=0),
+        "vocab_size": hf.integer("vocab_size"),
+        "rope.dimension_count": head_dim,
+    }
+    if head_dim * n_heads != d_model:
+        values |= {"attention.key_length": head_dim, "attention.value_length": head_dim}
+    return {f"llama.{key}": value for key, value in values.items()}
+
+
+def extra_tensors(hf: HFConfig) -> dict[str, np.ndarray]:
+    """`rope_freqs.weight` of models with Llama 3's rotary scaling."""
+    rope = rope_settings(hf)
+    return {"rope_freqs.weight": llama3_frequency_factors(rope, _head_dim(hf))} if rope.kind == "llama3" else {}
+
+
+def _window(hf: HFConfig) -> int | None:
+    """The sliding attention window, where it is shorter than the context."""
+    if not hf.boolean("use_sliding_window", True):
+        return None
+    context_length = hf.integer("max_position_embeddings")
+    window = hf.integer("sliding_window", context_length)
+    return window if window < context_length else None
+
+
+def remarks(hf: HFConfig) -> list[str]:
+    """What of a config.json a llama file cannot say."""
+    found = []
+    if window := _window(hf):
+        context_length = hf.integer("max_position_embeddings")
+        found.append(f"sliding_window {window} has no place in a llama file: context length set to {window}, not {context_length}")
+    if rope_settings(hf).kind == "dynamic":
+        found.append("dynamic rotary scaling has no place in a llama file: exact up to the trained context, unscaled beyond")
+    return found
+
+
+def attn_v_boost(metadata: Mapping[str, Any]) -> bool:
+    """Whether this is the 70B shape: 80 layers with grouped heads, which llama-quantize gives a better attn_v."""
+    heads = metadata.get("llama.attention.head_count"), metadata.get("llama.attention.head_count_kv")
+    return metadata.get("llama.block_count") == 80 and heads[1] is not None and heads[0] != heads[1]
+
+
+LLAMA = Architecture(
+    name="llama",
+    hf_classes=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
+    rules=RULES,
+    metadata=metadata,
+    extra_tensors=extra_tensors,
+    remarks=remarks,
+    ignored=(_LAYER + "self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
+    attn_v_boost=attn_v_boost,
+)
