@@ -1,0 +1,29 @@
+"""Q4_0: 32 values, one scale, 4-bit quants around 8. value = d * (q - 8)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.planes import pack_planes, unpack_planes
+from ggpy.blocks.rounding import first_peak, reciprocal, truncated
+
+FIELDS = (Field("d", F16, 1), Field("qs", U8, 16))
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, qs = split_fields(blocks, FIELDS)
+    return d.astype(np.float32) * (unpack_planes(qs, 4).astype(np.int8) - 8)
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """The value of the largest magnitude, the first of several, becomes quant 0 exactly: d = that value / -8."""
+    require_finite(values, "Q4_0")
+    d = first_peak(values) / np.float32(-8)
+    quants = np.minimum(truncated(values * reciprocal(d) + np.float32(8.5)), 15)
+    return join_fields(FIELDS, d.astype(np.float16), pack_planes(quants, 4))
+
+
+Q4_0 = BlockFormat("Q4_0", 2, 32, FIELDS, decode, encode)

@@ -1,0 +1,30 @@
+"""Q4_1: 32 values, one scale, one minimum, 4-bit quants. value = d * q + m."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.planes import pack_planes, unpack_planes
+from ggpy.blocks.rounding import first_extremes, reciprocal, truncated
+
+FIELDS = (Field("d", F16, 1), Field("m", F16, 1), Field("qs", U8, 16))
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, m, qs = split_fields(blocks, FIELDS)
+    return d.astype(np.float32) * unpack_planes(qs, 4) + m.astype(np.float32)
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """Smallest and largest value become quants 0 and 15."""
+    require_finite(values, "Q4_1")
+    low, high = first_extremes(values)
+    d = (high - low) / np.float32(15)
+    quants = np.minimum(truncated((values - low) * reciprocal(d) + np.float32(0.5)), 15)
+    return join_fields(FIELDS, d.astype(np.float16), low.astype(np.float16), pack_planes(quants, 4))
+
+
+Q4_1 = BlockFormat("Q4_1", 3, 32, FIELDS, decode, encode)

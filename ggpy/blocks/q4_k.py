@@ -1,0 +1,31 @@
+"""Q4_K: 256 values in 8 sub-blocks of 32, each with a 6-bit scale and a 6-bit min; 4-bit quants.
+
+value = (d * scale) * q - (dmin * min)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.planes import pack_planes, unpack_planes
+from ggpy.blocks.scale_min import Search, apply_scale_min, find_scale_min
+
+FIELDS = (Field("d", F16, 1), Field("dmin", F16, 1), Field("scales", U8, 12), Field("qs", U8, 128))
+SEARCH = Search(largest=15, first=-1.0, step=0.1, steps=21)
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, dmin, scales, qs = split_fields(blocks, FIELDS)
+    return apply_scale_min(d, dmin, scales, unpack_planes(qs, 4))
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    require_finite(values, "Q4_K")
+    d, dmin, scales, quants = find_scale_min(values, SEARCH)
+    return join_fields(FIELDS, d, dmin, scales, pack_planes(quants, 4))
+
+
+Q4_K = BlockFormat("Q4_K", 12, 256, FIELDS, decode, encode)

@@ -1,0 +1,30 @@
+"""Q5_0: 32 values, one scale, 5-bit quants around 16. value = d * (q - 16)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.planes import pack_bits, pack_planes, unpack_bits, unpack_planes
+from ggpy.blocks.rounding import first_peak, reciprocal, truncated
+
+FIELDS = (Field("d", F16, 1), Field("qh", U8, 4), Field("qs", U8, 16))
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, qh, qs = split_fields(blocks, FIELDS)
+    quants = unpack_planes(qs, 4) | (unpack_bits(qh) << 4)
+    return d.astype(np.float32) * (quants.astype(np.int8) - 16)
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """The value of the largest magnitude, the first of several, becomes quant 0 exactly: d = that value / -16."""
+    require_finite(values, "Q5_0")
+    d = first_peak(values) / np.float32(-16)
+    quants = np.minimum(truncated(values * reciprocal(d) + np.float32(16.5)), 31)
+    return join_fields(FIELDS, d.astype(np.float16), pack_bits(quants >> 4), pack_planes(quants & 0x0F, 4))
+
+
+Q5_0 = BlockFormat("Q5_0", 6, 32, FIELDS, decode, encode)

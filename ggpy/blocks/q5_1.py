@@ -1,0 +1,31 @@
+"""Q5_1: 32 values, one scale, one minimum, 5-bit quants. value = d * q + m."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.planes import pack_bits, pack_planes, unpack_bits, unpack_planes
+from ggpy.blocks.rounding import first_extremes, reciprocal, truncated
+
+FIELDS = (Field("d", F16, 1), Field("m", F16, 1), Field("qh", U8, 4), Field("qs", U8, 16))
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, m, qh, qs = split_fields(blocks, FIELDS)
+    quants = unpack_planes(qs, 4) | (unpack_bits(qh) << 4)
+    return d.astype(np.float32) * quants + m.astype(np.float32)
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """Smallest and largest value become quants 0 and 31."""
+    require_finite(values, "Q5_1")
+    low, high = first_extremes(values)
+    d = (high - low) / np.float32(31)
+    quants = truncated((values - low) * reciprocal(d) + np.float32(0.5))
+    return join_fields(FIELDS, d.astype(np.float16), low.astype(np.float16), pack_bits(quants >> 4), pack_planes(quants & 0x0F, 4))
+
+
+Q5_1 = BlockFormat("Q5_1", 7, 32, FIELDS, decode, encode)

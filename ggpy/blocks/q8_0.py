@@ -1,0 +1,27 @@
+"""Q8_0: 32 values, one scale, int8 quants. value = d * q."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks.block_format import F16, I8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.rounding import half_away, reciprocal
+
+FIELDS = (Field("d", F16, 1), Field("qs", I8, 32))
+
+
+@np.errstate(all="ignore")
+def decode(blocks: Blocks) -> Values:
+    d, qs = split_fields(blocks, FIELDS)
+    return d.astype(np.float32) * qs
+
+
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """The largest magnitude becomes 127 or -127; quants round halves away from zero."""
+    require_finite(values, "Q8_0")
+    d = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
+    return join_fields(FIELDS, d.astype(np.float16), half_away(values * reciprocal(d)))
+
+
+Q8_0 = BlockFormat("Q8_0", 8, 32, FIELDS, decode, encode)
