@@ -69,7 +69,7 @@ class BlockFormat:
         return blocks * self.block_bytes
 
 
-def split_fields(blocks: Blocks, fields: Iterable[Field]) -> tuple[NDArray[Any], ...]:
+def split_fields(blocks: Blocks, fields: Iterable[Field]) -> tuple[Any, ...]:
     """Views of `blocks`, uint8 (n, block_bytes), one per field: (n, count) of its dtype."""
     views, start = [], 0
     for field in fields:

@@ -16,10 +16,10 @@ FIELDS = (Field("scales", U8, 16), Field("qs", U8, 64), Field("d", F16, 1), Fiel
 @np.errstate(all="ignore")
 def decode(blocks: Blocks) -> Values:
     scales, qs, d, dmin = split_fields(blocks, FIELDS)
-    scale = (d.astype(np.float32) * (scales & 0x0F))[..., None]  # (n, 16, 1)
-    minimum = (dmin.astype(np.float32) * (scales >> 4))[..., None]
-    quants = unpack_planes(qs, 2).astype(np.float32).reshape(-1, 16, 16)
-    return (scale * quants - minimum).reshape(-1, 256)
+    scale = d.astype(np.float32) * (scales & 0x0F)  # (n, 16)
+    minimum = dmin.astype(np.float32) * (scales >> 4)
+    quants = unpack_planes(qs, 2).reshape(-1, 16, 16)
+    return (scale[..., None] * quants - minimum[..., None]).reshape(-1, 256)
 
 
 Q2_K = BlockFormat("Q2_K", 10, 256, FIELDS, decode)
