@@ -1,0 +1,156 @@
+"""A file that appears whole or not at all: written under a temporary name in the same directory, flushed, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import stat
+from pathlib import Path
+from types import TracebackType
+
+from ggpy.errors import GGPyError, printable
+
+_WRITE_BYTES = 1 << 30  # Linux writes at most 2 GiB - 4 KiB in one call, macOS less than 2 GiB
+_NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
+_NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+
+
+class AtomicFile:
+    """A new file at `path`, for use in a `with` statement.
+
+    Leaving the block without an exception makes it durable and gives it its name; any exception, KeyboardInterrupt included, removes
+    it and leaves `path` as it was. Without `force` an existing `path` is refused, at the start and again at the end. Faults of the
+    disk are GGPyError with the bytes needed and free.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, force: bool = False):
+        self.path, self.force = Path(path), force
+        self.n_bytes = 0
+        self._temporary: Path | None = None
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> AtomicFile:
+        self._refuse_target()
+        name = self.path.name if len(os.fsencode(self.path.name)) <= 200 else "ggpy"
+        temporary = self.path.parent / f".{name}.{secrets.token_hex(4)}.partial"
+        self._temporary = temporary
+        try:
+            self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            self._temporary = None
+            raise self._failed(error) from None
+        except BaseException:
+            self._discard()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if error is None:
+                self._commit()
+        except OSError as fault:
+            raise self._failed(fault) from None
+        finally:
+            self._discard()
+
+    def resize(self, n_bytes: int) -> None:
+        """Give the file its final size, all zeros so far; GGPyError at once where the disk has not that much room."""
+        free = self._free_bytes()
+        if free is not None and n_bytes > free:
+            raise GGPyError(f"{printable(self.path)}: {n_bytes} bytes are needed, but the disk has {free} free")
+        self.n_bytes = n_bytes
+        try:
+            os.ftruncate(self._open_descriptor(), n_bytes)
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def write_at(self, offset: int, data: memoryview | bytes) -> None:
+        """Write all of `data` at `offset`."""
+        descriptor, rest = self._open_descriptor(), memoryview(data)
+        try:
+            os.lseek(descriptor, offset, os.SEEK_SET)
+            while rest:
+                rest = rest[os.write(descriptor, rest[:_WRITE_BYTES]) :]
+        except OSError as error:
+            raise self._failed(error) from None
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError("the file is not open: use it inside a `with` block")
+        return self._descriptor
+
+    def _refuse_target(self) -> None:
+        try:
+            mode = self.path.lstat().st_mode
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise GGPyError(f"{printable(self.path)}: {getattr(error, 'strerror', None) or error}") from None
+        if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+            raise GGPyError(f"{printable(self.path)}: exists and is not a regular file; name another output")
+        if not self.force:
+            raise GGPyError(f"{printable(self.path)}: exists already; name another output, or replace it with --force (force=True)")
+
+    def _commit(self) -> None:
+        descriptor, temporary = self._open_descriptor(), self._temporary
+        assert temporary is not None
+        os.fsync(descriptor)
+        self._descriptor = None
+        os.close(descriptor)
+        self._publish(temporary)
+        self._temporary = None
+        _sync_directory(self.path.parent)
+
+    def _publish(self, temporary: Path) -> None:
+        if self.force:
+            self._refuse_target()
+            temporary.replace(self.path)
+            return
+        try:
+            os.link(temporary, self.path)  # unlike a rename, it never replaces what another process put there meanwhile
+        except FileExistsError:
+            raise GGPyError(f"{printable(self.path)}: appeared while it was being written; nothing was replaced") from None
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            self._refuse_target()
+            temporary.replace(self.path)
+        else:
+            temporary.unlink()
+
+    def _discard(self) -> None:
+        descriptor, temporary = self._descriptor, self._temporary
+        self._descriptor = self._temporary = None
+        if descriptor is not None:
+            os.close(descriptor)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> GGPyError:
+        message = f"{printable(self.path)}: cannot be written: {error.strerror or error}"
+        free = self._free_bytes()
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) and free is not None:
+            message += f" ({self.n_bytes} bytes are needed, the disk has {free} free)"
+        return GGPyError(message)
+
+    def _free_bytes(self) -> int | None:
+        try:
+            return shutil.disk_usage(self.path.parent).free
+        except OSError:
+            return None
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name == "nt":  # a directory cannot be opened there
+        return
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC:
+            raise
