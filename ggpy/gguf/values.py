@@ -220,8 +220,7 @@ def _pack(values: np.ndarray | Sequence[Any], kind: ValueType) -> bytes:
     dtype = SCALARS[kind].dtype
     if isinstance(values, np.ndarray) and (values.dtype == dtype or (kind is ValueType.BOOL and values.dtype == bool)):
         return values.astype(dtype).tobytes()
-    plain: Any = values.tolist() if isinstance(values, np.ndarray) else values
-    items = [v.item() if isinstance(v, np.generic) else v for v in plain]
+    items = values.tolist() if isinstance(values, np.ndarray) else [_plain(value) for value in values]
     allowed: tuple[type, ...] = (bool,) if kind is ValueType.BOOL else (int,) if kind in INTEGER_TYPES else (int, float)
     for item in items:
         if not isinstance(item, allowed) or (isinstance(item, bool) and kind is not ValueType.BOOL):
@@ -230,7 +229,12 @@ def _pack(values: np.ndarray | Sequence[Any], kind: ValueType) -> bytes:
         packed = struct.pack(f"<{len(items)}{SCALARS[kind].code}", *items)
     except (struct.error, OverflowError):
         limits = np.finfo(dtype) if kind in FLOAT_TYPES else np.iinfo(dtype)
-        least, most = limits.min.item() if kind in FLOAT_TYPES else limits.min, limits.max.item() if kind in FLOAT_TYPES else limits.max
+        exact = float if kind in FLOAT_TYPES else int
+        least, most = exact(limits.min), exact(limits.max)
         worst = next(item for item in items if not least <= item <= most)
         raise ValueError(f"{worst!s:.40} does not fit {kind.name.lower()}, which holds {least} to {most}") from None
     return packed
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
