@@ -87,12 +87,17 @@ def join_fields(fields: Iterable[Field], *parts: np.ndarray) -> Blocks:
     return blocks
 
 
-def require_finite(values: np.ndarray, name: str) -> None:
-    """ValueError naming the flat index and the value of the first NaN or Inf in `values`; `name` is the format that cannot hold it."""
+def require_finite(values: np.ndarray, name: str, start: int = 0) -> None:
+    """`not_finite` for the first NaN or Inf in `values`, whose flat index begins at `start`; nothing where all are finite."""
     finite = np.isfinite(values)
     if not finite.all():
         index = int(np.argmin(finite))
-        raise ValueError(f"{name} cannot encode {values.flat[index]} at index {index}: weights must be finite")
+        raise not_finite(name, float(values.flat[index]), start + index)
+
+
+def not_finite(name: str, value: float, index: int) -> ValueError:
+    """The error of every encoder that meets NaN or Inf; `name` is the format that cannot hold it."""
+    return ValueError(f"{name} cannot encode {value} at index {index}: weights must be finite")
 
 
 def dequantize(data: np.ndarray, block_format: BlockFormat) -> NDArray[np.float32]:

@@ -90,7 +90,6 @@ def _search(x: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.n
     sum_w, sum_x = running_sum(weights), running_sum(weights * x)
 
     low, high = np.minimum(x.min(axis=1), np.float32(0)), x.max(axis=1)
-    flat = high == low
 
     def rounded(inverse: np.ndarray) -> np.ndarray:
         return nearest_int(inverse[:, None] * (x - low[:, None])).clip(0, search.largest)
@@ -120,6 +119,4 @@ def _search(x: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.n
         quants = np.where(better[:, None], trial, quants)
         least, scale, low = (np.where(better, new, old) for new, old in ((trial_error, least), (trial_scale, scale), (trial_low, low)))
 
-    start = np.minimum(x.min(axis=1), np.float32(0))
-    scale, low = np.where(flat, np.float32(0), scale), np.where(flat, start, low)
-    return scale, -low, np.where(flat[:, None], 0, quants)
+    return scale, -low, quants  # a sub-block of one value, zero or below, has come out as scale 0 and quants 0 by itself

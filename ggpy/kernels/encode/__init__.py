@@ -1,0 +1,11 @@
+"""Compiled encoders: float32 to blocks, a module per block format with the kernel `encode`, bit for bit what `ggpy.blocks` writes.
+
+No operation is fused or reordered: sums run one term after the other, as in ggml's reference code. Speed comes from lanes that hold
+sixteen independent sub-blocks, and from threads that take chunks of blocks.
+
+chunks.py     the loop around every encoder: words, chunks, the first NaN or Inf
+rounding.py   float to integer, as `ggpy.blocks.rounding`
+scale_min.py  the search for scale and min that Q4_K and Q5_K share
+
+This package imports no numba; its modules do. Call them through `ggpy.runtime.encode`.
+"""
