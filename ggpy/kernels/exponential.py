@@ -15,16 +15,18 @@ _lowest, _highest = constant(f32x16, -87.0), constant(f32x16, 88.0)
 _bias, _mantissa = constant(i32x16, 127), constant(i32x16, 23)
 _c0, _c1, _c2 = (constant(f32x16, c) for c in (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3))
 _c3, _c4, _c5 = (constant(f32x16, c) for c in (4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1))
-_one = constant(f32x16, 1.0)
+_one, _nothing = constant(f32x16, 1.0), constant(f32x16, 0.0)
 
 
 @inline
 def exp_f32x16(x):
-    """e to the power of each lane, relative error below 2e-7 on [-87, 88]; lanes outside are clamped to that range.
+    """e to the power of each lane, relative error below 2e-7 on [-87, 88]; lanes outside are clamped to that range,
+    lanes that are not finite become NaN: a fault in the weights must reach the logits.
 
     exp(x) = 2^n * exp(r), n = round(x / ln 2), r = x - n ln 2 in two parts; exp(r) by the degree-5 minimax polynomial of
     Cephes' expf (S. Moshier, 1987).
     """
+    taint = x * _nothing()
     x = minimum(maximum(x, _lowest()), _highest())
     n = round_even(x * _log2_e())
     r = fma(n, _ln2_low(), fma(n, _ln2_high(), x))
@@ -34,4 +36,4 @@ def exp_f32x16(x):
     p = fma(p, r, _c4())
     p = fma(p, r, _c5())
     p = fma(p, r * r, r + _one())
-    return p * _as_float((_round_to_i32(n) + _bias()) << _mantissa())
+    return fma(p, _as_float((_round_to_i32(n) + _bias()) << _mantissa()), taint)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from ggpy.kernels.options import kernel
 from ggpy.simd.arithmetic import sum_i32
 from ggpy.simd.dot import dot_u8i8
-from ggpy.simd.memory import load_i8x32, load_i8x64, load_i32x16, load_i64, load_u8x32, load_u8x64, prefetch, store_i32
+from ggpy.simd.memory import load_i8x32, load_i8x64, load_i32x16, load_i64, load_u8x32, load_u8x64, prefetch, store_i32, store_i64
 from ggpy.simd.target import target
 from ggpy.simd.vectors import constant, i32x8, i32x16
 
 STEP = 256  # bytes a round of `read` takes
 AHEAD = 8192  # bytes that memory-bound loops prefetch ahead
 PRODUCTS = 8  # independent sums in `multiply`: as many as hide the dot instruction's latency
-VALUES = 4096  # bytes `multiply` takes its operands from
 
 _WIDE = target().lowering == "avx512-vnni"
-MULTIPLY_OPERATIONS = PRODUCTS * (64 if _WIDE else 32) * 2  # multiplications and additions in one round of `multiply`
+_OPERATIONS = PRODUCTS * (64 if _WIDE else 32) * 2  # multiplications and additions in one round of `multiply`
 _zero = constant(i32x16, 0) if _WIDE else constant(i32x8, 0)
 _load_a, _load_b = (load_u8x64, load_i8x64) if _WIDE else (load_u8x32, load_i8x32)
 _zero_read = constant(i32x16, 0)
@@ -23,7 +22,7 @@ _zero_read = constant(i32x16, 0)
 
 @kernel
 def read(args, ith, nth):
-    """words: address of an int32 per thread (64 bytes apart), number of ranges, then an address and a length in bytes per range.
+    """words: address of 64 bytes per thread for the int32 sum, number of ranges, then an address and a length in bytes per range.
 
     Each thread reads its share of every range, to whole steps of 256 bytes.
     """
@@ -46,7 +45,8 @@ def read(args, ith, nth):
 
 @kernel
 def multiply(args, ith, nth):
-    """words: address of an int32 per thread (64 bytes apart), address of VALUES bytes below 128, rounds each thread runs.
+    """words: address of 64 bytes per thread for the int32 sum and, 8 bytes on, the int64 number of operations; address of 4096 bytes
+    below 128 to multiply; rounds each thread runs.
 
     One side stays in a register, the other comes from the first-level cache, a new one for each product: so it is in a matrix
     multiply, and nothing can be computed once for all rounds.
@@ -54,10 +54,13 @@ def multiply(args, ith, nth):
     values = load_i64(args + 8)
     x = _load_a(values)
     a, b, c, d, e, f, g, h = _zero(), _zero(), _zero(), _zero(), _zero(), _zero(), _zero(), _zero()
-    for i in range(load_i64(args + 16)):
+    rounds = load_i64(args + 16)
+    for i in range(rounds):
         at = values + (i & 7) * 512
         a, b = dot_u8i8(a, x, _load_b(at)), dot_u8i8(b, x, _load_b(at + 64))
         c, d = dot_u8i8(c, x, _load_b(at + 128)), dot_u8i8(d, x, _load_b(at + 192))
         e, f = dot_u8i8(e, x, _load_b(at + 256)), dot_u8i8(f, x, _load_b(at + 320))
         g, h = dot_u8i8(g, x, _load_b(at + 384)), dot_u8i8(h, x, _load_b(at + 448))
-    store_i32(load_i64(args) + 64 * ith, sum_i32((a + b) + (c + d) + (e + f) + (g + h)))
+    result = load_i64(args) + 64 * ith
+    store_i32(result, sum_i32((a + b) + (c + d) + (e + f) + (g + h)))
+    store_i64(result + 8, rounds * _OPERATIONS)

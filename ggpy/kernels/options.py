@@ -28,7 +28,7 @@ class Kernel:
 
     def emit(self) -> tuple[bytes, str]:
         """(object code, name of its entry); the code has no undefined symbols, so llvmlite alone can load it."""
-        compiled: Any = cfunc(SIGNATURE, **OPTIONS)(self.function)
+        compiled: Any = cfunc(SIGNATURE, forceinline=True, **OPTIONS)(self.function)
         library = compiled._library
         return bytes(library._codegen._tm.emit_object(library._final_module)), compiled._wrapper_name
 

@@ -160,3 +160,18 @@ def atomic_min(typing, address, value):
         return builder.atomic_rmw("min", pointer(builder, args[0], I64), args[1], "seq_cst")
 
     return types.int64(types.intp, types.int64), code
+
+
+@intrinsic
+def scatter_i8x16(typing, address, stride, value):
+    """Store sixteen int8 as four pieces of four bytes, `stride` bytes apart."""
+
+    def code(context, builder, signature, args):
+        address, stride, value = args
+        pieces = builder.bitcast(value, ir.VectorType(I32, 4))
+        for i in range(4):
+            at = builder.add(address, builder.mul(stride, ir.Constant(I64, i)))
+            builder.store(builder.extract_element(pieces, ir.Constant(I32, i)), pointer(builder, at, I32), align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, _i8x16), code

@@ -27,9 +27,14 @@ class Target:
     lowering: str
 
     @property
-    def wide_registers(self) -> bool:
-        """Whether there are 32 vector registers of 512 bits, which decides how many tokens a register tile holds."""
-        return self.lowering == "avx512-vnni"
+    def tile_tokens(self) -> int:
+        """Tokens in a register tile of sixteen rows: as many as the registers hold sums for (32 of 512 bits, or fewer and narrower)."""
+        return 8 if self.lowering == "avx512-vnni" else 4
+
+    @property
+    def dots_any_u8(self) -> bool:
+        """Whether the unsigned side of the int8 dot may use all eight bits; otherwise it must stay below 128."""
+        return self.lowering in ("avx512-vnni", "avx-vnni", "portable")
 
 
 @functools.cache

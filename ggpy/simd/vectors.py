@@ -135,9 +135,23 @@ def concat(source: Vector):
     return shuffle(source, range(2 * source.lanes))
 
 
+def extract(source: Vector):
+    """extract(i32x8)(vector, lane) -> scalar; the lane may be computed."""
+
+    @intrinsic
+    def op(typing, vector, lane):
+        def code(context, builder, signature, args):
+            return builder.extract_element(args[0], builder.trunc(args[1], I32))
+
+        return source.scalar(source, types.int64), code
+
+    return op
+
+
 def bitcast(source, result):
     """Same bits, other type; either side may be a vector or a Numba scalar."""
-    result_ir = result.ir if isinstance(result, Vector) else ir.IntType(result.bitwidth)
+    scalar_ir = ir.FloatType() if result == types.float32 else None
+    result_ir = result.ir if isinstance(result, Vector) else scalar_ir or ir.IntType(result.bitwidth)
 
     @intrinsic
     def op(typing, a):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba.core import types
 
 from ggpy.blocks.q8_0 import Q8_0
 from ggpy.kernels.encode.chunks import encoder, magnitude_bits

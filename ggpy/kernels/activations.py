@@ -1,0 +1,107 @@
+"""Activations as the matrix products read them, one kernel per kind.
+
+A kind is named by the block of activations that shares a scale: int8_32 (as ggml's Q8_0 and Q8_1), int8_256 (as Q8_K), float32.
+Tokens lie in tiles of `tokens` side by side: below TILED_FROM tokens a tile is one token, else TILE tokens. A tile of k values holds
+
+    int8 kinds   q      int8    (k / 4, tokens, 4)
+                 scale  float32 (k / 32, tokens)    repeated within a block of 256
+                 sum32  float32 (k / 32, tokens)    scale times the sum of 32 values, for weights with a minimum
+                 sum16  float32 (k / 16, tokens)    the same of 16 values
+    float32      x      float32 (k, tokens)
+
+so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token count.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.kernels.options import inline, kernel
+from ggpy.simd.arithmetic import absolute, fma, max_f32, maximum, round_even, sum_f32, sum_i32
+from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store_f32
+from ggpy.simd.target import target
+from ggpy.simd.vectors import constant, convert, f32x16, i8x16, i32x16, splat
+
+TILE = target().tile_tokens
+TILED_FROM = 5
+
+_all = splat(f32x16)
+_zero = constant(f32x16, 0.0)
+_to_i32, _to_i8 = convert(f32x16, i32x16), convert(i32x16, i8x16)
+
+
+@inline
+def tile_width(n_tokens):
+    """Tokens per tile for a batch of `n_tokens`."""
+    return TILE if n_tokens >= TILED_FROM else 1
+
+
+@inline
+def quantize_row(x, k, out, lane, tokens, block):
+    """Token `lane` of the tile at `out` from float32 values at `x`; `block` values share a scale of max |x| / 127.
+
+    A block with a value that is not finite gets a scale that is not finite: it must not vanish in the rounding.
+    """
+    scales = out + k * tokens + 4 * lane
+    sums_32, sums_16 = scales + k * tokens // 8, scales + k * tokens // 4
+    for first in range(0, k, block):
+        highest, taint = _zero(), _zero()
+        for i in range(first, first + block, 16):
+            values = load_f32x16(x + 4 * i)
+            highest = maximum(highest, absolute(values))
+            taint = fma(values, _zero(), taint)
+        amax = max_f32(highest) + sum_f32(taint)
+        scale = amax / np.float32(127)
+        inverse = _all(np.float32(127) / amax if amax > np.float32(0) else np.float32(0))
+        for i in range(first, first + block, 32):
+            low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
+            high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
+            scatter_i8x16(out + i * tokens + 4 * lane, 4 * tokens, _to_i8(low))
+            scatter_i8x16(out + (i + 16) * tokens + 4 * lane, 4 * tokens, _to_i8(high))
+            low_sum, high_sum = np.float32(sum_i32(low)), np.float32(sum_i32(high))
+            group = 4 * tokens * (i // 32)
+            store_f32(scales + group, scale)
+            store_f32(sums_32 + group, scale * (low_sum + high_sum))
+            store_f32(sums_16 + 2 * group, scale * low_sum)
+            store_f32(sums_16 + 2 * group + 4 * tokens, scale * high_sum)
+
+
+@inline
+def copy_row(x, k, out, lane, tokens):
+    """Token `lane` of the float32 tile at `out`."""
+    for i in range(k):
+        store_f32(out + 4 * (i * tokens + lane), load_f32(x + 4 * i))
+
+
+@inline
+def tile_of(out, token, tokens, token_bytes):
+    """Address of the tile that holds `token`."""
+    return out + token // tokens * tokens * token_bytes
+
+
+def int8(block):
+    """The kernel of an int8 kind with `block` values to a scale."""
+
+    @kernel
+    def quantize(args, ith, nth):
+        x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
+        tokens = tile_width(n_tokens)
+        token = ith
+        while token < n_tokens:
+            quantize_row(x + 4 * k * token, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+            token += nth
+
+    return quantize
+
+
+int8_32, int8_256 = int8(32), int8(256)
+
+
+@kernel
+def float32(args, ith, nth):
+    x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
+    tokens = tile_width(n_tokens)
+    token = ith
+    while token < n_tokens:
+        copy_row(x + 4 * k * token, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
+        token += nth

@@ -1,0 +1,234 @@
+"""y = W x for weights as they lie in the file: few tokens by fused dots, many by unpacking sixteen rows at a time into a panel.
+
+The factories take a block format's own functions, all inlined:
+
+    dot(w, x, k) -> float32            one row at `w` with one token's activations at `x`
+    unpack(w, q, scales, mins, step)   one block: its integers to `q`; each group's scale and min, `step` bytes apart:
+                                       value = scale * q - min
+    values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
+
+Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
+count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread, 11 what is added to y: float32 like y, or 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.kernels.activations import TILE, TILED_FROM
+from ggpy.kernels.options import Kernel, inline, kernel
+from ggpy.simd.arithmetic import fma, sum_f32
+from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
+from ggpy.simd.memory import atomic_add, load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
+from ggpy.simd.vectors import constant, f32x16
+
+CHUNK = 32  # rows a thread takes at a time: enough to hide the counter, few enough that the last chunk costs little
+PANEL = 16
+
+_zero = constant(f32x16, 0.0)
+
+
+@inline
+def _dots(args, dot, n_tokens, token_bytes):
+    """Few tokens: every row with every token."""
+    w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    x, y, y_bytes = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
+    counter, added = load_i64(args + 64), load_i64(args + 88)
+    while True:
+        first = atomic_add(counter, CHUNK)
+        if first >= rows:
+            return
+        for row in range(first, min(first + CHUNK, rows)):
+            for token in range(n_tokens):
+                value = dot(w + row * row_bytes, x + token * token_bytes, k)
+                place = token * y_bytes + 4 * row
+                if added != 0:
+                    value += load_f32(added + place)
+                store_f32(y + place, value)
+
+
+@inline
+def _store_tile(args, sums, row, height, token, count):
+    """Write `count` tokens by `height` rows of the tile at `sums` to y."""
+    y, y_bytes, added = load_i64(args + 40), load_i64(args + 48), load_i64(args + 88)
+    for t in range(count):
+        place = (token + t) * y_bytes + 4 * row
+        if height == PANEL:
+            value = load_f32x16(sums + 64 * t)
+            if added != 0:
+                value = value + load_f32x16(added + place)
+            store_f32x16(y + place, value)
+        else:
+            for r in range(height):
+                one = load_f32(sums + 64 * t + 4 * r)
+                if added != 0:
+                    one += load_f32(added + place + 4 * r)
+                store_f32(y + place + 4 * r, one)
+
+
+def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
+    """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
+    tile = int8_tile(TILE, group, signed)
+    scale_shift = {32: 0, 16: 1}[group]
+    sums_at = {32: 8, 16: 4}[group]  # activations' sums of 32 start at k + k / 8, those of 16 at k + k / 4
+
+    @inline
+    def fill_panel(w, row_bytes, k, height, rows, panel, scales, mins):
+        """Unpack `height` rows one after the other at `rows`, then turn them so that a panel vector holds all sixteen."""
+        stride = (k + 63) // 64 * 64
+        for r in range(height):
+            block, q = w + r * row_bytes, rows + r * stride
+            low, high = scales + 4 * r, mins + 4 * r
+            for _ in range(k // block_values):
+                unpack(block, q, low, high, 64)
+                block += block_bytes
+                q += block_values
+                low += 64 * (block_values // group)
+                high += 64 * (block_values // group)
+        for r in range(height, PANEL):
+            for g in range(k // group):
+                store_f32(scales + 64 * g + 4 * r, np.float32(0))
+                store_f32(mins + 64 * g + 4 * r, np.float32(0))
+        for i in range(0, stride, 64):
+            transpose_16x16(rows + i, stride, panel + 16 * i)
+
+    @inline
+    def tiles(args, ith, n_tokens, token_bytes):
+        w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        x, counter = load_i64(args + 32), load_i64(args + 64)
+        stride = (k + 63) // 64 * 64
+        unpacked = load_i64(args + 72) + ith * load_i64(args + 80)
+        sums = unpacked + 16 * stride
+        panels = sums + 64 * TILE
+        panel_bytes = 16 * stride + 2 * (64 * (k // group))
+        while True:
+            first = atomic_add(counter, CHUNK)
+            if first >= rows:
+                return
+            for p in range(CHUNK // PANEL):
+                row, panel = first + p * PANEL, panels + p * panel_bytes
+                if row < rows:
+                    scales = panel + 16 * stride
+                    mins = scales + 64 * (k // group)
+                    fill_panel(w + row * row_bytes, row_bytes, k, min(PANEL, rows - row), unpacked, panel, scales, mins)
+            for token in range(0, n_tokens, TILE):
+                xt = x + token * token_bytes
+                x_scales = xt + k * TILE
+                x_sums = x_scales + k * TILE // sums_at
+                for p in range(CHUNK // PANEL):
+                    row, panel = first + p * PANEL, panels + p * panel_bytes
+                    if row < rows:
+                        scales = panel + 16 * stride
+                        mins = scales + 64 * (k // group)
+                        tile(sums, panel, scales, mins, xt, x_scales, scale_shift, x_sums, k // group)
+                        _store_tile(args, sums, row, min(PANEL, rows - row), token, min(TILE, n_tokens - token))
+
+    @kernel
+    def linear(args, ith, nth):
+        n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
+        if n_tokens < TILED_FROM:
+            _dots(args, dot, n_tokens, k + k // 2)
+        else:
+            tiles(args, ith, n_tokens, k + k // 2)
+
+    return linear
+
+
+def quantized_embed(unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
+    """Rows of the token embedding as float32. Words: weights, bytes per row, k, ids int64, out float32 (tokens, k), address of the count,
+    scratch of 2 * block_values + 8 * block_values / group bytes per thread, scratch bytes per thread."""
+    groups = block_values // group
+
+    @kernel
+    def embed(args, ith, nth):
+        w, row_bytes, k, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        out, n_tokens = load_i64(args + 32), load_i64(load_i64(args + 40))
+        q = load_i64(args + 48) + ith * load_i64(args + 56)
+        scales = q + block_values
+        mins = scales + 4 * groups
+        token = ith
+        while token < n_tokens:
+            block, y = w + load_i64(ids + 8 * token) * row_bytes, out + 4 * k * token
+            for _ in range(k // block_values):
+                unpack(block, q, scales, mins, 4)
+                for i in range(block_values):
+                    scale, low = load_f32(scales + 4 * (i // group)), load_f32(mins + 4 * (i // group))
+                    value = np.float32(load_i8(q + i)) if signed else np.float32(load_u8(q + i))
+                    store_f32(y + 4 * i, scale * value - low)
+                block += block_bytes
+                y += 4 * block_values
+            token += nth
+
+    return embed
+
+
+def float_linear(values, one) -> tuple[Kernel, Kernel]:
+    """(linear, embed) of a float format: `values(w, i)` gives sixteen, `one(w, i)` a single value of a row."""
+    tile = float_tile(TILE)
+
+    @inline
+    def dot(w, x, k):
+        a, b, c, d = _zero(), _zero(), _zero(), _zero()
+        whole = k // 64 * 64
+        for i in range(0, whole, 64):
+            a = fma(values(w, i), load_f32x16(x + 4 * i), a)
+            b = fma(values(w, i + 16), load_f32x16(x + 4 * i + 64), b)
+            c = fma(values(w, i + 32), load_f32x16(x + 4 * i + 128), c)
+            d = fma(values(w, i + 48), load_f32x16(x + 4 * i + 192), d)
+        for i in range(whole, k // 16 * 16, 16):
+            a = fma(values(w, i), load_f32x16(x + 4 * i), a)
+        rest = np.float32(0)
+        for i in range(k // 16 * 16, k):
+            rest += one(w, i) * load_f32(x + 4 * i)
+        return sum_f32((a + b) + (c + d)) + rest
+
+    @inline
+    def fill_panel(w, row_bytes, k, height, rows, panel):
+        stride = (k + 15) // 16 * 64
+        for r in range(height):
+            for i in range(0, k // 16 * 16, 16):
+                store_f32x16(rows + r * stride + 4 * i, values(w + r * row_bytes, i))
+            for i in range(k // 16 * 16, k):
+                store_f32(rows + r * stride + 4 * i, one(w + r * row_bytes, i))
+        for i in range(0, stride, 64):
+            transpose_16x16(rows + i, stride, panel + 16 * i)
+
+    @inline
+    def tiles(args, ith, n_tokens):
+        w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        x, counter = load_i64(args + 32), load_i64(args + 64)
+        unpacked = load_i64(args + 72) + ith * load_i64(args + 80)
+        sums = unpacked + 16 * ((k + 15) // 16 * 64)
+        panel = sums + 64 * TILE
+        while True:
+            first = atomic_add(counter, PANEL)
+            if first >= rows:
+                return
+            height = min(PANEL, rows - first)
+            fill_panel(w + first * row_bytes, row_bytes, k, height, unpacked, panel)
+            for token in range(0, n_tokens, TILE):
+                tile(sums, panel, x + token * 4 * k, k)
+                _store_tile(args, sums, first, height, token, min(TILE, n_tokens - token))
+
+    @kernel
+    def linear(args, ith, nth):
+        n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
+        if n_tokens < TILED_FROM:
+            _dots(args, dot, n_tokens, 4 * k)
+        else:
+            tiles(args, ith, n_tokens)
+
+    @kernel
+    def embed(args, ith, nth):
+        w, row_bytes, k, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        out, n_tokens = load_i64(args + 32), load_i64(load_i64(args + 40))
+        token = ith
+        while token < n_tokens:
+            row, y = w + load_i64(ids + 8 * token) * row_bytes, out + 4 * k * token
+            for i in range(0, k // 16 * 16, 16):
+                store_f32x16(y + 4 * i, values(row, i))
+            for i in range(k // 16 * 16, k):
+                store_f32(y + 4 * i, one(row, i))
+            token += nth
+
+    return linear, embed

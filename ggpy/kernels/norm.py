@@ -1,0 +1,79 @@
+"""RMSNorm (Zhang and Sennrich, 2019): y = x / sqrt(mean(x^2) + eps) * weight, alone or straight into the activations a product reads.
+
+Words: 0 x (tokens, k) float32, 1 weight (k) float32, 2 out, 3 k, 4 address of the token count, 5 eps as float32 bits, 6 scratch,
+7 scratch bytes per thread (4 k; unused by `rms_norm`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.kernels.activations import copy_row, quantize_row, tile_of, tile_width
+from ggpy.kernels.options import inline, kernel
+from ggpy.simd.arithmetic import fma, square_root, sum_f32
+from ggpy.simd.memory import load_f32, load_f32x16, load_i64, store_f32, store_f32x16
+from ggpy.simd.vectors import constant, f32x16, splat
+
+_zero, _all = constant(f32x16, 0.0), splat(f32x16)
+
+
+@inline
+def rms_norm_row(x, weight, y, k, eps):
+    a, b = _zero(), _zero()
+    vectors = k // 16 * 16
+    for i in range(0, k // 32 * 32, 32):
+        low, high = load_f32x16(x + 4 * i), load_f32x16(x + 4 * i + 64)
+        a, b = fma(low, low, a), fma(high, high, b)
+    for i in range(k // 32 * 32, vectors, 16):
+        low = load_f32x16(x + 4 * i)
+        a = fma(low, low, a)
+    total = sum_f32(a + b)
+    for i in range(vectors, k):
+        total += load_f32(x + 4 * i) * load_f32(x + 4 * i)
+    factor = np.float32(1) / square_root(total / np.float32(k) + eps)
+    for i in range(0, vectors, 16):
+        store_f32x16(y + 4 * i, load_f32x16(x + 4 * i) * _all(factor) * load_f32x16(weight + 4 * i))
+    for i in range(vectors, k):
+        store_f32(y + 4 * i, load_f32(x + 4 * i) * factor * load_f32(weight + 4 * i))
+
+
+@kernel
+def rms_norm(args, ith, nth):
+    x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
+    token = ith
+    while token < n_tokens:
+        rms_norm_row(x + 4 * k * token, weight, out + 4 * k * token, k, eps)
+        token += nth
+
+
+def _into_int8(block):
+    @kernel
+    def rms_norm_int8(args, ith, nth):
+        x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+        n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
+        row = load_i64(args + 48) + ith * load_i64(args + 56)
+        tokens = tile_width(n_tokens)
+        token = ith
+        while token < n_tokens:
+            rms_norm_row(x + 4 * k * token, weight, row, k, eps)
+            quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+            token += nth
+
+    return rms_norm_int8
+
+
+rms_norm_int8_32, rms_norm_int8_256 = _into_int8(32), _into_int8(256)
+
+
+@kernel
+def rms_norm_float32(args, ith, nth):
+    x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
+    row = load_i64(args + 48) + ith * load_i64(args + 56)
+    tokens = tile_width(n_tokens)
+    token = ith
+    while token < n_tokens:
+        rms_norm_row(x + 4 * k * token, weight, row, k, eps)
+        copy_row(row, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
+        token += nth

@@ -1,0 +1,69 @@
+"""Rotary position embedding (Su et al., 2021), alone or while keys and values are appended to the cache.
+
+Pair i of a head is turned by the angle whose cosine and sine stand in tables (tokens, n_rot / 2); pairs are neighbours (2i, 2i + 1) in mode
+INTERLEAVED, halves (i, i + n_rot / 2) in mode HALVES; values past n_rot stay.
+
+Words of rope: 0 x (tokens, heads, head_dim) float32, 1 out, 2 heads, 3 head_dim, 4 n_rot, 5 mode, 6 cosines, 7 sines, 8 address of the
+token count. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim, 4 n_rot (0: keys are stored as they
+are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 address of the first position, 10 key cache, 11 value cache,
+12 positions in the cache, 13 scratch of 4 * head_dim bytes per thread.
+
+The cache is float16. Keys: (heads, positions / 16, head_dim, 16), so that attention scores sixteen positions at once; values:
+(heads, positions, head_dim rounded up to 16).
+"""
+
+from __future__ import annotations
+
+from ggpy.kernels.options import inline, kernel
+from ggpy.simd.memory import load_f32, load_i64, store_f16, store_f32
+
+INTERLEAVED, HALVES = 1, 2
+
+
+@inline
+def _rotate(x, y, head_dim, n_rot, mode, cosines, sines):
+    for i in range(n_rot // 2):
+        c, s = load_f32(cosines + 4 * i), load_f32(sines + 4 * i)
+        first = 2 * i if mode == INTERLEAVED else i
+        second = 2 * i + 1 if mode == INTERLEAVED else i + n_rot // 2
+        a, b = load_f32(x + 4 * first), load_f32(x + 4 * second)
+        store_f32(y + 4 * first, a * c - b * s)
+        store_f32(y + 4 * second, a * s + b * c)
+    for i in range(n_rot, head_dim):
+        store_f32(y + 4 * i, load_f32(x + 4 * i))
+
+
+@kernel
+def rope(args, ith, nth):
+    x, out, heads, head_dim = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
+    units = load_i64(load_i64(args + 64)) * heads
+    unit = ith
+    while unit < units:
+        table = unit // heads * (n_rot // 2) * 4
+        _rotate(x + 4 * unit * head_dim, out + 4 * unit * head_dim, head_dim, n_rot, mode, cosines + table, sines + table)
+        unit += nth
+
+
+@kernel
+def append(args, ith, nth):
+    keys, values, heads, head_dim = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
+    units, start = load_i64(load_i64(args + 64)) * heads, load_i64(load_i64(args + 72))
+    key_cache, value_cache, positions = load_i64(args + 80), load_i64(args + 88), load_i64(args + 96)
+    turned, padded = load_i64(args + 104) + 4 * ith * head_dim, (head_dim + 15) // 16 * 16
+    unit = ith
+    while unit < units:
+        token, head = unit // heads, unit % heads
+        key, value, position = keys + 4 * unit * head_dim, values + 4 * unit * head_dim, start + token
+        if n_rot != 0:
+            table = token * (n_rot // 2) * 4
+            _rotate(key, turned, head_dim, n_rot, mode, cosines + table, sines + table)
+            key = turned
+        to = key_cache + 2 * (head * positions * head_dim + position // 16 * 16 * head_dim + position % 16)
+        for i in range(head_dim):
+            store_f16(to + 32 * i, load_f32(key + 4 * i))
+        to = value_cache + 2 * (head * positions + position) * padded
+        for i in range(head_dim):
+            store_f16(to + 2 * i, load_f32(value + 4 * i))
+        unit += nth
