@@ -55,6 +55,13 @@ class AtomicFile:
         finally:
             self._discard()
 
+    @property
+    def partial(self) -> Path:
+        """Where the file is until it gets its name; ValueError outside the `with` block."""
+        if self._temporary is None:
+            raise ValueError("the file is not open: use it inside a `with` block")
+        return self._temporary
+
     def resize(self, n_bytes: int) -> None:
         """Give the file its final size, all zeros so far; GGPyError at once where the disk has not that much room."""
         free = self._free_bytes()

@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -76,6 +77,11 @@ class GGUFWriter:
                 self._file.__exit__(type(fault), fault, fault.__traceback__)
                 raise
         self._file.__exit__(kind, error, trace)
+
+    @property
+    def partial(self) -> Path:
+        """The unfinished file: complete, and to be read back, once every tensor is written. ValueError outside the `with` block."""
+        return self._file.partial
 
     @property
     def file_size(self) -> int:
