@@ -8,7 +8,8 @@ The factories take a block format's own functions, all inlined:
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
 
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
-count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread, 11 what is added to y: float32 like y, or 0.
+count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y, or 0,
+12 bytes per token in them: as in y for a residual, 0 for a bias.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _dots(args, dot, n_tokens, token_bytes):
     """Few tokens: every row with every token."""
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, y, y_bytes = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-    counter, added = load_i64(args + 64), load_i64(args + 88)
+    counter, added, added_bytes = load_i64(args + 64), load_i64(args + 88), load_i64(args + 96)
     while True:
         first = atomic_add(counter, CHUNK)
         if first >= rows:
@@ -41,29 +42,28 @@ def _dots(args, dot, n_tokens, token_bytes):
         for row in range(first, min(first + CHUNK, rows)):
             for token in range(n_tokens):
                 value = dot(w + row * row_bytes, x + token * token_bytes, k)
-                place = token * y_bytes + 4 * row
                 if added != 0:
-                    value += load_f32(added + place)
-                store_f32(y + place, value)
+                    value += load_f32(added + token * added_bytes + 4 * row)
+                store_f32(y + token * y_bytes + 4 * row, value)
 
 
 @inline
 def _store_tile(args, sums, row, height, token, count):
     """Write `count` tokens by `height` rows of the tile at `sums` to y."""
-    y, y_bytes, added = load_i64(args + 40), load_i64(args + 48), load_i64(args + 88)
+    y, y_bytes, added, added_bytes = load_i64(args + 40), load_i64(args + 48), load_i64(args + 88), load_i64(args + 96)
     for t in range(count):
-        place = (token + t) * y_bytes + 4 * row
+        to, addend = y + (token + t) * y_bytes + 4 * row, added + (token + t) * added_bytes + 4 * row
         if height == PANEL:
             value = load_f32x16(sums + 64 * t)
             if added != 0:
-                value = value + load_f32x16(added + place)
-            store_f32x16(y + place, value)
+                value = value + load_f32x16(addend)
+            store_f32x16(to, value)
         else:
             for r in range(height):
                 one = load_f32(sums + 64 * t + 4 * r)
                 if added != 0:
-                    one += load_f32(added + place + 4 * r)
-                store_f32(y + place + 4 * r, one)
+                    one += load_f32(addend + 4 * r)
+                store_f32(to + 4 * r, one)
 
 
 def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:

@@ -12,15 +12,15 @@ import numpy as np
 from ggpy.blocks import BlockFormat
 from ggpy.blocks.scale_min import Search
 from ggpy.kernels.encode.chunks import encoder
-from ggpy.kernels.encode.rounding import ONE, nearest_int, nearest_scalar, rounded_quants, splat_f32, splat_i32, to_u8
+from ggpy.kernels.encode.rounding import nearest_int, nearest_scalar, rounded_quants, splat_f32, splat_i32, to_u8
 from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import absolute, square_root
 from ggpy.simd.lanes import larger, scratch, smaller, transpose, where_less
-from ggpy.simd.memory import load_f16, load_f32, load_f32x16, store_f16, store_f32x16, store_u8, store_u8x16
+from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8, store_f16, store_f32x16, store_u8, store_u8x16
 from ggpy.simd.vectors import constant, f32x16, i32x16
 
 SUPER_BLOCK_BYTES, SUB_BLOCK_BYTES = 1024, 128  # of float32 values
-SIX_BITS = np.float32(63)
+ZERO, SIX_BITS = np.float32(0), np.float32(63)
 
 _zero, _one, _infinite = constant(f32x16, 0.0), constant(f32x16, 1.0), constant(f32x16, np.inf)
 _sub_values = constant(f32x16, 32.0)
@@ -28,6 +28,7 @@ _no_quant = constant(i32x16, 0)
 
 _lanes = scratch(3 * 2048)  # values, weights, trial quants: 32 vectors of float32 each
 _found = scratch(4 * 64)  # scale, negated min, and what the kept quants were rounded with: inverse scale, min
+_sixes = scratch(16)  # scales, mins
 _quants = scratch(256)
 
 
@@ -41,15 +42,45 @@ def _error(lanes, scale, low, quants):
     return total
 
 
+@inline
+def _largest_of_eight(address):
+    """The largest of eight float32, at least 0."""
+    most = ZERO
+    for j in range(0, 32, 4):
+        value = load_f32(address + j)
+        most = value if value > most else most
+    return most
+
+
+@inline
+def _six_bits(value, largest_value):
+    """The multiple of largest_value / 63 that stands for `value`, 0..63; a negative one wraps at eight bits, as in ggml."""
+    inverse = SIX_BITS / largest_value if largest_value > 0 else ZERO
+    return min(nearest_scalar(inverse * value) & 0xFF, 63)
+
+
+@inline
+def _store_six_bits(target, sixes):
+    """Twelve bytes of eight scales and eight mins, given one to a byte; the layout of `ggpy.blocks.scale_min.unpack_scale_min`."""
+    for j in range(4):
+        scale, high_scale = load_u8(sixes + j), load_u8(sixes + 4 + j)
+        minimum, high_minimum = load_u8(sixes + 8 + j), load_u8(sixes + 12 + j)
+        store_u8(target + j, np.uint8(scale | (high_scale >> 4) << 6))
+        store_u8(target + 4 + j, np.uint8(minimum | (high_minimum >> 4) << 6))
+        store_u8(target + 8 + j, np.uint8((high_scale & 15) | (high_minimum & 15) << 4))
+
+
 def super_block_encoder(block_format: BlockFormat, search: Search, store_quants: Callable) -> Kernel:
     """The kernel that encodes super-blocks; `store_quants(target, quants)` packs 256 quants, one byte each, into a block."""
     n_trials, largest = search.steps, search.largest
+    block_bytes = block_format.block_bytes
     first, step, most = np.float32(search.first), np.float32(search.step), np.float32(search.largest)
 
     @inline
     def round_lanes(lanes, trial, inverse, low):
+        """Trial quants of the sixteen sub-blocks."""
         for i in range(0, 2048, 64):
-            store_f32x16(trial + i, rounded_quants(inverse * (load_f32x16(lanes + i) - low), largest))
+            store_f32x16(trial + i, rounded_quants(inverse * (load_f32x16(lanes + i) - low), 0, largest))
 
     @inline
     def find(lanes, found):
@@ -81,7 +112,7 @@ def super_block_encoder(block_format: BlockFormat, search: Search, store_quants:
             sum_l, sum_l2, sum_xl = _zero(), _zero(), _zero()
             for i in range(0, 2048, 64):
                 x = load_f32x16(lanes + i)
-                l = rounded_quants(trial_inverse * (x - low), largest)
+                l = rounded_quants(trial_inverse * (x - low), 0, largest)
                 store_f32x16(trial + i, l)
                 wl = load_f32x16(weights + i) * l
                 sum_l, sum_l2, sum_xl = sum_l + wl, sum_l2 + wl * l, sum_xl + wl * x
@@ -115,19 +146,32 @@ def super_block_encoder(block_format: BlockFormat, search: Search, store_quants:
 
     @inline
     def store_block(source, target, found):
-        """The super-block whose eight sub-blocks are the lanes from `found` on."""
-        quants = _quants()
-        unit_scale, unit_min = _unit(found), _unit(found + 64)
-        store_f16(target, unit_scale / SIX_BITS)
-        store_f16(target + 2, unit_min / SIX_BITS)
+        """One super-block; `found` points at the first of its eight lanes."""
+        sixes, quants = _sixes(), _quants()
+        largest_scale, largest_min = _largest_of_eight(found), _largest_of_eight(found + 64)
+        store_f16(target, largest_scale / SIX_BITS)
+        store_f16(target + 2, largest_min / SIX_BITS)
         d, dmin = load_f16(target), load_f16(target + 2)
-        for j in range(4):
-            scale, high_scale = _six_bits(found, j, unit_scale), _six_bits(found, j + 4, unit_scale)
-            least, high_least = _six_bits(found + 64, j, unit_min), _six_bits(found + 64, j + 4, unit_min)
-            store_u8(target + 4 + j, scale | (high_scale >> 4) << 6)
-            ...
         for j in range(8):
-            ...
+            at = found + 4 * j
+            scale, minimum = _six_bits(load_f32(at), largest_scale), _six_bits(load_f32(at + 64), largest_min)
+            store_u8(sixes + j, np.uint8(scale))
+            store_u8(sixes + 8 + j, np.uint8(minimum))
+            stored_scale, stored_min = d * np.float32(scale), dmin * np.float32(minimum)
+            inverse, anchor = load_f32(at + 128), load_f32(at + 192)
+            round_sub_block(source + SUB_BLOCK_BYTES * j, quants + 32 * j, stored_scale, stored_min, inverse, anchor)
+        _store_six_bits(target + 4, sixes)
         store_quants(target, quants)
 
-    return encoder(...)
+    @inline
+    def encode_pair(source, target, count):
+        lanes, found = _lanes(), _found()
+        other = source + SUPER_BLOCK_BYTES * (count - 1)  # a super-block alone fills both halves of the lanes
+        transpose(source, other, SUB_BLOCK_BYTES, lanes)
+        transpose(source + 64, other + 64, SUB_BLOCK_BYTES, lanes + 1024)
+        find(lanes, found)
+        store_block(source, target, found)
+        if count == 2:
+            store_block(other, target + block_bytes, found + 32)
+
+    return encoder(encode_pair, block_format.block_values, block_bytes, together=2)
