@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -130,10 +131,12 @@ class AtomicFile:
     def _discard(self) -> None:
         descriptor, temporary = self._descriptor, self._temporary
         self._descriptor = self._temporary = None
-        if descriptor is not None:
-            os.close(descriptor)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if descriptor is not None:
+                os.close(descriptor)
+        with contextlib.suppress(OSError):
+            if temporary is not None:
+                temporary.unlink()
 
     def _failed(self, error: OSError) -> GGPyError:
         message = f"{printable(self.path)}: cannot be written: {error.strerror or error}"

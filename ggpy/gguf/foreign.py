@@ -57,4 +57,5 @@ def _is_text(head: bytes) -> bool:
 
 
 def _quoted(head: bytes) -> str:
-    return f"'{printable(head[:160].decode('utf-8', errors='replace'), 60)}'"
+    text = " ".join(head.decode("utf-8", errors="replace").split())
+    return f"'{printable(text[:60])}{'…' if len(text) > 60 else ''}'"

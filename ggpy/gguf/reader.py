@@ -16,11 +16,11 @@ from ggpy.gguf.cursor import Cursor
 from ggpy.gguf.foreign import PEEK_BYTES, name_foreign
 from ggpy.gguf.metadata import Entry, Metadata
 from ggpy.gguf.table import read_tensors
-from ggpy.gguf.types import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, HEADER_BYTES, MAGIC, MAX_KEY_BYTES, VERSIONS, ValueType
+from ggpy.gguf.types import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, HEADER_BYTES, MAGIC, MAX_ENTRIES, MAX_KEY_BYTES, VERSIONS, ValueType
 from ggpy.gguf.values import read_value, read_value_type
 
-SMALLEST_ENTRY = 8 + 1 + 4 + 1  # a key of one byte and a one-byte value
-SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # a nameless tensor of one dimension
+_SMALLEST_ENTRY = 8 + 1 + 4 + 1  # a key of one byte and a one-byte value
+_SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # a nameless tensor of one dimension
 
 
 def open_gguf(path: str | os.PathLike[str], *, allow_split: bool = False) -> GGUFFile:
@@ -135,7 +135,7 @@ def _map_file(path: str | os.PathLike[str], descriptor: int, size: int) -> mmap.
     if not size or not head:
         raise GGUFError(path, None, "the file is empty")
     if not head.startswith(MAGIC):
-        raise GGUFError(path, 0, name_foreign(head, size))
+        raise GGUFError(path, None, name_foreign(head, size))
     if size < HEADER_BYTES:
         raise GGUFError(path, size, f"the header takes {HEADER_BYTES} bytes, but the file has {size}: it is cut short")
     try:
@@ -157,11 +157,12 @@ def _read_header(cursor: Cursor) -> tuple[int, int, int]:
     n_tensors = cursor.u64("the number of tensors")
     n_keys = cursor.u64("the number of keys")
     left = len(cursor.buffer) - cursor.at
-    for count, what, smallest, offset in ((n_tensors, "tensors", SMALLEST_TENSOR, 8), (n_keys, "keys", SMALLEST_ENTRY, 16)):
-        if count * smallest > left:
-            cursor.fault(
-                f"{count} {what} take at least {count * smallest} bytes, but {left} follow: the file is cut short or damaged", offset
-            )
+    for count, what, smallest, offset in ((n_tensors, "tensors", _SMALLEST_TENSOR, 8), (n_keys, "keys", _SMALLEST_ENTRY, 16)):
+        n_bytes = count * smallest
+        if n_bytes > left:
+            cursor.fault(f"{count} {what} take at least {n_bytes} bytes, but {left} follow: the file is cut short or damaged", offset)
+        if count > MAX_ENTRIES:
+            cursor.fault(f"{count} {what}; at most {MAX_ENTRIES} are allowed", offset)
     return version, n_tensors, n_keys
 
 
@@ -186,7 +187,7 @@ def _read_entries(cursor: Cursor, count: int) -> dict[str, Entry]:
 def _alignment(metadata: Metadata) -> int:
     if ALIGNMENT_KEY not in metadata:
         return DEFAULT_ALIGNMENT
-    alignment = metadata.integer(ALIGNMENT_KEY)
+    alignment = metadata[ALIGNMENT_KEY]
     if metadata.value_type(ALIGNMENT_KEY) is not ValueType.UINT32 or alignment < 1 or alignment & (alignment - 1):
         metadata.refuse(ALIGNMENT_KEY, "a power of two as uint32")
     return alignment

@@ -80,8 +80,9 @@ def _place(
 ) -> Tensor:
     block_format = BY_TYPE.get(number)
     if block_format is None:
-        known = f"{number} ({_REMOVED_TYPES[number]}, removed from ggml)" if number in _REMOVED_TYPES else f"{number}, which is unknown"
-        cursor.fault(f"its type is {known}; known types are {', '.join(map(str, sorted(BY_TYPE)))}", type_at)
+        removed = _REMOVED_TYPES.get(number)
+        why = f"{removed}, which ggml removed: quantize the model again" if removed else f"known types end at {max(BY_TYPE)}"
+        cursor.fault(f"its type is {number} ({why})", type_at)
     if shape[-1] % block_format.block_values:
         cursor.fault(
             f"its rows of {shape[-1]} values are no whole blocks of {block_format.name} ({block_format.block_values} values)", type_at

@@ -18,8 +18,10 @@ MAX_TENSOR_NAME_BYTES = 64
 WRITTEN_TENSOR_NAME_BYTES = 63  # llama.cpp keeps names in 64 bytes with a closing NUL
 MAX_DIMENSIONS = 4
 MAX_NESTING = 16
-# Everything before the tensor data is read into memory. Real models stay under 40 MiB (a vocabulary of 262k tokens with its merges).
-MAX_METADATA_BYTES = 256 * 2**20
+# Everything before the tensor data becomes Python objects, in the worst case many times its size on disk. Real models have fewer than
+# 100 keys and 20 000 tensors, and stay under 40 MiB (a vocabulary of 262k tokens with its merges).
+MAX_METADATA_BYTES = 128 * 2**20
+MAX_ENTRIES = 2**20  # keys, tensors, arrays inside one array
 
 
 class ValueType(IntEnum):

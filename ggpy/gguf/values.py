@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ggpy.gguf.cursor import U64, Cursor
-from ggpy.gguf.types import FLOAT_TYPES, INTEGER_TYPES, MAX_NESTING, SCALARS, SMALLEST_ELEMENT, ValueType
+from ggpy.gguf.types import FLOAT_TYPES, INTEGER_TYPES, MAX_ENTRIES, MAX_NESTING, SCALARS, SMALLEST_ELEMENT, ValueType
 
 _SCALAR_INTEGERS = (ValueType.UINT32, ValueType.INT32, ValueType.UINT64, ValueType.INT64)
 _ARRAY_INTEGERS = (ValueType.INT32, ValueType.UINT32, ValueType.INT64, ValueType.UINT64)
@@ -46,12 +46,16 @@ def read_value(cursor: Cursor, kind: ValueType) -> tuple[object, ValueType | Non
 def _read_array(cursor: Cursor) -> tuple[object, ValueType]:
     unfinished: list[tuple[list, int]] = []  # from the outside in: arrays of arrays, with the elements each will have
     outermost: ValueType | None = None
+    n_arrays = 0
     while True:
         kind, count = _read_array_header(cursor)
         outermost = kind if outermost is None else outermost
         if kind is ValueType.ARRAY:
             if len(unfinished) + 2 > MAX_NESTING:
                 cursor.fault(f"arrays are nested deeper than {MAX_NESTING}")
+            n_arrays += count
+            if n_arrays > MAX_ENTRIES:
+                cursor.fault(f"it holds more than {MAX_ENTRIES} arrays")
             if count:
                 unfinished.append(([], count))
                 continue
@@ -92,25 +96,23 @@ def _read_elements(cursor: Cursor, kind: ValueType, count: int) -> object:
 
 def _read_strings(cursor: Cursor, count: int) -> list[str]:
     # Cursor.text in one loop: vocabularies and merges are 10^5 strings, and a method call for each would triple the time to open a file.
-    buffer, at, end = cursor.buffer, cursor.at, cursor.end
-    length_at = U64.unpack_from
+    buffer, end, length_at = cursor.buffer, cursor.end, U64.unpack_from
     strings: list[str] = []
+    stop = cursor.at
     for index in range(count):
-        cursor.at = at
-        if end - at < 8:
-            cursor.short(f"the length of string {index}", 8)
-        (n_bytes,) = length_at(buffer, at)
-        at += 8
-        if n_bytes > end - at:
-            cursor.at = at
-            cursor.short(f"string {index} of {count}", n_bytes)
-        raw = buffer[at : at + n_bytes]
+        cursor.at = stop
+        start = stop + 8
+        if start > end:
+            cursor.short(f"the length of string {index} of {count}", 8)
+        stop = start + length_at(buffer, stop)[0]
+        if stop > end:
+            cursor.at = start
+            cursor.short(f"string {index} of {count}", stop - start)
         try:
-            strings.append(str(raw, "utf-8"))
+            strings.append(buffer[start:stop].decode())
         except UnicodeDecodeError as error:
-            cursor.fault(f"string {index} is not UTF-8: byte 0x{raw[error.start]:02x}", at + error.start)
-        at += n_bytes
-    cursor.at = at
+            cursor.fault(f"string {index} is not UTF-8: byte 0x{buffer[start + error.start]:02x}", start + error.start)
+    cursor.at = stop
     return strings
 
 
