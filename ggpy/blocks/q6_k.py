@@ -33,7 +33,7 @@ def encode(values: Values) -> Blocks:
     found, quants = _search(sub_blocks)
     found = found.reshape(-1, SUB_BLOCKS)
 
-    peak = first_peak(found)
+    peak = first_peak(np.where(np.isnan(found), np.float32(0), found))  # NaN: sums that overflow for huge values
     empty = np.abs(peak) < NOTHING
     inverse = np.float32(-128) / peak
     d = (np.float32(1) / inverse).astype(np.float16)

@@ -77,7 +77,7 @@ def find_scale_min(values: np.ndarray, search: Search) -> tuple[np.ndarray, np.n
 
 def _six_bits(sub_scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The unit (n, 1), float32, and the multiples of it (n, 8), uint8 up to 63, that stand for float32 (n, 8)."""
-    largest = np.maximum(sub_scales.max(axis=1, keepdims=True), np.float32(0))
+    largest = np.fmax.reduce(sub_scales, axis=1, keepdims=True, initial=np.float32(0))  # past NaN, which huge values may give
     inverse = np.where(largest > 0, np.float32(_SIX_BITS) / largest, np.float32(0))
     multiples = np.minimum(nearest_int(inverse * sub_scales) & 0xFF, _SIX_BITS)  # a negative scale wraps, as in ggml
     return largest / np.float32(_SIX_BITS), multiples.astype(np.uint8)

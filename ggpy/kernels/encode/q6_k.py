@@ -13,7 +13,7 @@ from ggpy.simd.lanes import larger, scratch, smaller, transpose, where_equal, wh
 from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8x32, store_f16, store_f32x16, store_i8, store_u8x16, store_u8x32
 from ggpy.simd.vectors import constant, f32x16, i32x16, u8x32
 
-SUB_BLOCK_BYTES = 64  # of float32 values
+BLOCK_BYTES, SUB_BLOCK_BYTES = Q6_K.block_bytes, 64  # a sub-block of float32 values
 QH, SCALES, D = 128, 192, 208  # where the fields after ql begin
 LEAST, LARGEST = -CENTRE, CENTRE - 1
 ZERO, ONE, TENTH = np.float32(0), np.float32(1), np.float32(0.1)
@@ -102,7 +102,7 @@ def encode_block(source, target, count):
         scale = load_f32(found + j)
         peak = scale if abs(scale) > abs(peak) else peak
     if abs(peak) < NOTHING:
-        for i in range(Q6_K.block_bytes):
+        for i in range(BLOCK_BYTES):
             store_i8(target + i, np.int8(0))
         return
     inverse = np.float32(-128) / peak
@@ -116,4 +116,4 @@ def encode_block(source, target, count):
     _store_quants(target, quants)
 
 
-encode = encoder(encode_block, Q6_K.block_values, Q6_K.block_bytes)
+encode = encoder(encode_block, Q6_K.block_values, BLOCK_BYTES)
