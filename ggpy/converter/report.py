@@ -1,0 +1,127 @@
+"""What a conversion did, tensor by tensor, and what it cost."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """One tensor of the new file.
+
+    origin, dtype: its name and type in the source. format: its block format. wanted: what the recipe asked for where it could not be had.
+    relative_rmse: ‖decoded − source‖ / ‖source‖, None where it was not measured.
+    """
+
+    name: str
+    origin: str
+    dtype: str
+    format: str
+    shape: tuple[int, ...]
+    n_bytes: int
+    wanted: str | None = None
+    relative_rmse: float | None = None
+
+    @property
+    def n_values(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def kind(self) -> str:
+        """What the tensor is, the same in every layer: "attn_q", "token_embd"."""
+        return re.sub(r"^blk\.\d+\.", "", self.name).removesuffix(".weight")
+
+
+@dataclass(frozen=True)
+class KindReport:
+    """The tensors of one kind together. formats: each with the number of tensors that have it."""
+
+    kind: str
+    formats: dict[str, int]
+    n_values: int
+    n_bytes: int
+    relative_rmse: float | None
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.n_bytes / self.n_values if self.n_values else 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished conversion.
+
+    path: the new file, of file_bytes. recipe: its type, such as "Q4_K_M". seconds: from start to durable file. verified: whether it was
+    read back and found as meant. warnings: what was decided on the way, one line each. tokenizer: how the exported tokenizer was checked,
+    if it was.
+    """
+
+    path: Path
+    recipe: str
+    tensors: tuple[TensorReport, ...]
+    file_bytes: int
+    seconds: float
+    verified: bool
+    warnings: tuple[str, ...] = ()
+    tokenizer: str | None = None
+
+    @property
+    def n_values(self) -> int:
+        return sum(tensor.n_values for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of all tensors together; metadata and padding are not counted."""
+        return 8 * sum(tensor.n_bytes for tensor in self.tensors) / self.n_values if self.n_values else 0.0
+
+    @property
+    def fallbacks(self) -> tuple[TensorReport, ...]:
+        """Tensors that could not have the format their recipe asked for."""
+        return tuple(tensor for tensor in self.tensors if tensor.wanted)
+
+    def kinds(self) -> list[KindReport]:
+        """The tensors by kind, the largest kind first."""
+        groups: dict[str, list[TensorReport]] = {}
+        for tensor in self.tensors:
+            groups.setdefault(tensor.kind, []).append(tensor)
+        return sorted((_summarize(kind, group) for kind, group in groups.items()), key=lambda k: (-k.n_bytes, k.kind))
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "path": str(self.path),
+            "type": self.recipe,
+            "file_bytes": self.file_bytes,
+            "n_values": self.n_values,
+            "bits_per_weight": self.bits_per_weight,
+            "seconds": self.seconds,
+            "verified": self.verified,
+            "warnings": list(self.warnings),
+            "tokenizer": self.tokenizer,
+            "kinds": [asdict(kind) | {"bits_per_weight": kind.bits_per_weight} for kind in self.kinds()],
+            "tensors": [asdict(tensor) for tensor in self.tensors],
+        }
+
+
+def _summarize(kind: str, tensors: list[TensorReport]) -> KindReport:
+    formats: dict[str, int] = {}
+    for tensor in tensors:
+        formats[tensor.format] = formats.get(tensor.format, 0) + 1
+    n_values, n_bytes = sum(t.n_values for t in tensors), sum(t.n_bytes for t in tensors)
+    return KindReport(kind, formats, n_values, n_bytes, _pooled(tensors))
+
+
+def _pooled(tensors: Iterable[TensorReport]) -> float | None:
+    """Root mean square of the tensors' relative errors, weighted by their number of values; None unless all were measured."""
+    total = count = 0.0
+    for tensor in tensors:
+        if tensor.relative_rmse is None:
+            return None
+        total += tensor.n_values * tensor.relative_rmse**2
+        count += tensor.n_values
+    return math.sqrt(total / count) if count else 0.0

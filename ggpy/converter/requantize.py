@@ -1,0 +1,64 @@
+"""A GGUF file as a source: metadata kept byte for byte, tensors decoded when their format changes and copied when it does not."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ggpy.arch import ARCHS
+from ggpy.blocks import dequantize
+from ggpy.converter.files import RangeFile
+from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
+from ggpy.converter.source import SourceTensor
+from ggpy.gguf import GGUFWriter, Tensor, ValueType, open_gguf
+
+_REPLACED = ("general.file_type", "general.quantization_version")
+
+
+class GGUFSource:
+    """The tensors and metadata of a GGUF file; see `Source`. Raises GGUFError for a file that is not legal."""
+
+    tokenizer_folder: Path | None = None
+
+    def __init__(self, path: Path):
+        self._gguf = open_gguf(path)
+        try:
+            self._file = RangeFile(path)
+        except BaseException:
+            self._gguf.close()
+            raise
+        metadata = self._gguf.metadata
+        self.name, self.files, self.alignment, self.warnings = path.stem, {self._file.identity}, self._gguf.alignment, []
+        arch = metadata.string("general.architecture")
+        layers = metadata.integer(f"{arch}.block_count", 0, minimum=0)
+        experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0)
+        known = ARCHS.get(arch)
+        self.facts = ModelFacts(layers, experts, known.attn_v_boost(metadata) if known else False)
+        if known is None:
+            self.warnings.append(f"architecture {arch} is new to ggpy: tensors get their types by the general rules")
+        self.tensors = [self._source_tensor(tensor) for tensor in self._gguf.tensors.values()]
+
+    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
+        for key in self._gguf.metadata:
+            if key not in _REPLACED and not key.startswith("split."):
+                writer.copy(self._gguf.metadata, key)
+        writer.add("general.file_type", recipe.file_type, ValueType.UINT32)
+        writer.add("general.quantization_version", QUANTIZATION_VERSION, ValueType.UINT32)
+
+    def close(self) -> None:
+        self._file.close()
+        self._gguf.close()
+
+    def _source_tensor(self, tensor: Tensor) -> SourceTensor:
+        format = tensor.format.name
+        reader = partial(self._read, tensor)
+        return SourceTensor(tensor.name, tensor.name, tensor.shape, format, format, lambda: reader, partial(self._read_raw, tensor))
+
+    def _read_raw(self, tensor: Tensor, start: int, stop: int) -> np.ndarray:
+        row_bytes = tensor.format.row_bytes(tensor.shape[-1])
+        return self._file.read(tensor.offset + start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, row_bytes)
+
+    def _read(self, tensor: Tensor, start: int, stop: int) -> np.ndarray:
+        return dequantize(self._read_raw(tensor, start, stop), tensor.format)

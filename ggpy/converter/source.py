@@ -1,0 +1,65 @@
+"""What the streaming loop reads from: named tensors of float rows, wherever they lie, and the metadata that goes with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ggpy.converter.recipes import ModelFacts, Recipe
+from ggpy.gguf import GGUFWriter
+
+RowReader = Callable[[int, int], np.ndarray]
+"""(start, stop) -> rows [start, stop) as float32 (stop - start, columns); may be called from several threads."""
+
+
+@dataclass(frozen=True)
+class SourceTensor:
+    """One tensor on its way into a GGUF file.
+
+    name: in GGUF. origin: in the source. shape: rows first. dtype: how the source stores it. kept: the block format it has in GGUF when no
+    recipe applies to it. open(): a reader of its rows, asked for once, just before they are needed. raw(start, stop): rows as stored, uint8
+    (stop - start, row_bytes), where the source is GGUF already.
+    """
+
+    name: str
+    origin: str
+    shape: tuple[int, ...]
+    dtype: str
+    kept: str
+    open: Callable[[], RowReader]
+    raw: RowReader | None = None
+
+    @property
+    def rows(self) -> int:
+        return math.prod(self.shape[:-1])
+
+    @property
+    def columns(self) -> int:
+        return self.shape[-1]
+
+    @property
+    def n_values(self) -> int:
+        return math.prod(self.shape)
+
+
+class Source(Protocol):
+    """A model to convert. `warnings`: what was decided for the user, one line each. `files`: (device, inode) of what is being read."""
+
+    name: str
+    tensors: list[SourceTensor]
+    facts: ModelFacts
+    warnings: list[str]
+    files: set[tuple[int, int]]
+    alignment: int
+    tokenizer_folder: Path | None
+
+    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
+        """Declare all metadata."""
+        ...
+
+    def close(self) -> None: ...
