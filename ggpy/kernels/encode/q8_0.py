@@ -11,7 +11,7 @@ from ggpy.kernels.encode.rounding import half_away, reciprocal, splat_f32
 from ggpy.kernels.options import inline
 from ggpy.simd.lanes import larger, largest_lane
 from ggpy.simd.memory import load_f32x16, store_f16, store_i8x16
-from ggpy.simd.vectors import bitcast, convert, i8x16, i32x16, types
+from ggpy.simd.vectors import bitcast, convert, i8x16, i32x16
 
 _as_float = bitcast(types.int32, types.float32)
 _to_i8 = convert(i32x16, i8x16)
