@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ggpy.arch.config import Config
 from ggpy.arch.hf_config import HFConfig
+from ggpy.gguf import GGUFFile
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class Architecture:
     remarks(hf_config): what the file cannot express, one line each; the conversion goes on.
     ignored: checkpoint tensors that are computed at run time and need no place in the file.
     attn_v_boost(metadata): whether llama-quantize gives this model's attn_v more bits because many heads share it.
-    config(metadata): the typed runtime config read from GGUF metadata; raises ModelError.
+    config(file): the typed runtime config read from a GGUF file; raises GGUFError or ModelError.
     shapes(config): every tensor the forward pass needs, name -> shape (rows first); names ending in `?` are optional.
-    forward(op, weights, config, tokens): the forward pass, written against the op vocabulary.
+    forward(op, weights, config): the forward pass, written against the op vocabulary; returns the logits.
     """
 
     name: str
@@ -50,8 +52,8 @@ class Architecture:
     metadata: Callable[[HFConfig], dict[str, Any]]
     extra_tensors: Callable[[HFConfig], dict[str, np.ndarray]]
     remarks: Callable[[HFConfig], list[str]]
+    config: Callable[[GGUFFile], Config]
+    shapes: Callable[[Config], dict[str, tuple[int, ...]]]
+    forward: Callable[..., Any]
     ignored: tuple[str, ...] = ()
     attn_v_boost: Callable[[Mapping[str, Any]], bool] = lambda _: False
-    config: Callable[[Any], Any] | None = None
-    shapes: Callable[[Any], dict[str, tuple[int, ...]]] | None = None
-    forward: Callable[..., Any] | None = None

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from ggpy.arch.architecture import Architecture, TensorRule
+from ggpy.arch.config import Config, read_config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.arch.hf_rope import llama3_frequency_factors, rope_settings, scaling_metadata
+from ggpy.gguf import GGUFFile
+from ggpy.runtime.rotary import INTERLEAVED
 
 # --- conversion: what a Hugging Face checkpoint becomes ---------------------------------------------------------------
 
@@ -130,6 +133,49 @@ def attn_v_boost(metadata: Mapping[str, Any]) -> bool:
     return metadata.get("llama.block_count") == 80 and heads[1] is not None and heads[0] != heads[1]
 
 
+# --- running: what the file's tensors compute --------------------------------------------------------------------------
+
+
+def config(file: GGUFFile) -> Config:
+    """Typed hyper-parameters of a llama file; GGUF keeps its rotary pairs as neighbours."""
+    return read_config(file, "llama", pairing=INTERLEAVED)
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the forward pass and its shape, rows first; `?` marks those a file may lack."""
+    d_model, d_q, d_kv = config.d_model, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.n_vocab, d_model)}
+    for i in range(config.n_layers):
+        matrices = {
+            "attn_q": (d_q, d_model), "attn_k": (d_kv, d_model), "attn_v": (d_kv, d_model), "attn_output": (d_model, d_q),
+            "ffn_gate": (config.d_ff, d_model), "ffn_up": (config.d_ff, d_model), "ffn_down": (d_model, config.d_ff),
+        }  # fmt: skip
+        for name, shape in matrices.items():
+            found[f"blk.{i}.{name}.weight"] = shape
+            found[f"blk.{i}.{name}.bias?"] = shape[:1]
+        found[f"blk.{i}.attn_norm.weight"] = found[f"blk.{i}.ffn_norm.weight"] = (d_model,)
+    return found | {"output_norm.weight": (d_model,), "output.weight?": (config.n_vocab, d_model)}
+
+
+def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
+    h = op.rms_norm(x, w.attn_norm, config.norm_eps)
+    q, k, v = op.linear(h, w.attn_q, w.attn_k, w.attn_v)  # (n_tokens, n_heads * head_dim), twice (n_tokens, n_kv_heads * head_dim)
+    a = op.attention(op.rope(q, config.rope), cache.append(op.rope(k, config.rope), v), config.attention_scale)
+    x = op.add(x, op.linear(a, w.attn_output))
+    h = op.rms_norm(x, w.ffn_norm, config.norm_eps)
+    gate, up = op.linear(h, w.ffn_gate, w.ffn_up)  # (n_tokens, d_ff)
+    return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
+
+
+def forward(op, weights, config: Config):
+    """Logits (n_outputs, n_vocab) of the batch that `op` holds."""
+    x = op.embed(weights.token_embd)
+    for w, cache in zip(weights.layers, op.caches, strict=True):
+        x = layer(op, config, w, cache, x)
+    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
+    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
+
+
 LLAMA = Architecture(
     name="llama",
     hf_classes=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
@@ -139,4 +185,7 @@ LLAMA = Architecture(
     remarks=remarks,
     ignored=(_LAYER + "self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"),
     attn_v_boost=attn_v_boost,
+    config=config,
+    shapes=shapes,
+    forward=forward,
 )

@@ -1,6 +1,6 @@
 """The loop each thread runs: walk the tape, call its kernels, wait for the others where an op needs all of the one before.
 
-A tape is int64 rows of TAPE_WORDS: [kernel address, 1 if all threads must meet after it, the kernel's words …].
+A tape is int64 rows of 20 words: [kernel address, 1 if all threads must meet after it, the kernel's words …].
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ggpy.kernels.options import inline, kernel
 from ggpy.simd.memory import I64, atomic_add, atomic_load, load_i64
 from ggpy.simd.vectors import declare, intrinsic
 
-TAPE_BYTES = 16 * 8
+TAPE_BYTES = 20 * 8
 SPINS = 4000  # about 40 us of spinning before a thread offers its processor to others
 
 

@@ -6,7 +6,7 @@ INTERLEAVED, halves (i, i + n_rot / 2) in mode HALVES; values past n_rot stay.
 Words of rope: 0 x (tokens, heads, head_dim) float32, 1 out, 2 heads, 3 head_dim, 4 n_rot, 5 mode, 6 cosines, 7 sines, 8 address of the
 token count. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim, 4 n_rot (0: keys are stored as they
 are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 address of the first position, 10 key cache, 11 value cache,
-12 positions in the cache, 13 scratch of 4 * head_dim bytes per thread.
+12 positions in the cache, 13 scratch, 14 scratch bytes per thread (4 * head_dim).
 
 The cache is float16. Keys: (heads, positions / 16, head_dim, 16), so that attention scores sixteen positions at once; values:
 (heads, positions, head_dim rounded up to 16).
@@ -51,7 +51,7 @@ def append(args, ith, nth):
     n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
     units, start = load_i64(load_i64(args + 64)) * heads, load_i64(load_i64(args + 72))
     key_cache, value_cache, positions = load_i64(args + 80), load_i64(args + 88), load_i64(args + 96)
-    turned, padded = load_i64(args + 104) + 4 * ith * head_dim, (head_dim + 15) // 16 * 16
+    turned, padded = load_i64(args + 104) + ith * load_i64(args + 112), (head_dim + 15) // 16 * 16
     unit = ith
     while unit < units:
         token, head = unit // heads, unit % heads

@@ -59,7 +59,7 @@ class ThreadPool:
         self._finalizer = weakref.finalize(self, _close, self._start, self._closing)
 
     def walk(self, tape: np.ndarray, count: int | None = None) -> None:
-        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 16), on every thread of the pool."""
+        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool."""
         self._words[0], self._words[1] = tape.ctypes.data, len(tape) if count is None else count
         for start in self._start:
             start.release()

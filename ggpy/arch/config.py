@@ -1,0 +1,98 @@
+"""The hyper-parameters that Llama-like architectures share, read from GGUF metadata with types, ranges and no silent default."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ggpy.errors import ModelError
+from ggpy.gguf import GGUFFile
+from ggpy.runtime.kv_cache import CacheShape
+from ggpy.runtime.rotary import Rope
+
+MAX_LAYERS, MAX_HEADS, MAX_DIM = 1 << 12, 1 << 14, 1 << 20
+
+
+@dataclass(frozen=True)
+class Config:
+    """n_*: counts; d_*: widths of vectors; head_dim: values per head; context_length: positions trained on."""
+
+    n_layers: int
+    n_vocab: int
+    d_model: int
+    d_ff: int
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    context_length: int
+    norm_eps: float
+    rope: Rope
+
+    @property
+    def cache_shape(self) -> CacheShape:
+        return CacheShape(self.n_layers, self.n_kv_heads, self.head_dim)
+
+    @property
+    def attention_scale(self) -> float:
+        return 1 / math.sqrt(self.head_dim)
+
+
+def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
+    """The `{architecture}.*` keys of a file; `pairing`: which values of a head turn together (`runtime.rotary`).
+
+    The number of layers and the widths are held against the tensor table, so that a forged count is refused before it is looped over.
+    GGUFError: a key missing, of the wrong type or out of range. ModelError: keys that contradict each other, the tensors, or need what ggpy
+    does not have.
+    """
+    meta = file.metadata
+
+    def count(key: str, maximum: int, **default: int) -> int:
+        return int(meta.integer(f"{architecture}.{key}", minimum=1, maximum=maximum, **default))
+
+    n_layers = count("block_count", min(MAX_LAYERS, max(1, len(file.tensors))))
+    d_model, d_ff = count("embedding_length", MAX_DIM), count("feed_forward_length", MAX_DIM)
+    n_heads = count("attention.head_count", min(MAX_HEADS, d_model))
+    n_kv_heads = count("attention.head_count_kv", n_heads, default=n_heads)
+    if n_heads % n_kv_heads:
+        raise ModelError(f"{file.path}: {architecture}.attention.head_count is {n_heads}, not a multiple of head_count_kv, {n_kv_heads}")
+    head_dim = count("attention.key_length", 1 << 12, default=max(1, d_model // n_heads))
+    value_dim = count("attention.value_length", 1 << 12, default=head_dim)
+    if value_dim != head_dim:
+        raise ModelError(f"{file.path}: {architecture}.attention.value_length is {value_dim}, expected key_length, {head_dim}")
+    embedding = file.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise ModelError(f"{file.path}: no matrix token_embd.weight in the file")
+    return Config(
+        n_layers=n_layers, n_vocab=embedding.shape[0], d_model=d_model, d_ff=d_ff, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim,
+        context_length=count("context_length", 1 << 31),
+        norm_eps=float(meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1)),
+        rope=_rope(file, architecture, head_dim, pairing),
+    )  # fmt: skip
+
+
+def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rope:
+    meta, prefix = file.metadata, f"{architecture}.rope."
+    n_rot = int(meta.integer(prefix + "dimension_count", default=head_dim, minimum=2, maximum=head_dim))
+    if n_rot % 2:
+        raise ModelError(f"{file.path}: {prefix}dimension_count is {n_rot}, expected an even number")
+    base = float(meta.number(prefix + "freq_base", default=10000.0, minimum=1e-3, maximum=1e12))
+    kind = meta.string(prefix + "scaling.type", default="none")
+    if kind not in ("none", "linear"):
+        raise ModelError(f"{file.path}: {prefix}scaling.type is {kind!r}, supported are 'none' and 'linear'")
+    factor = float(meta.number(prefix + "scaling.factor", default=1.0, minimum=1e-6, maximum=1e6)) if kind == "linear" else 1.0
+    return Rope(head_dim, n_rot, base, pairing, 1 / factor, _factors(file, n_rot))
+
+
+def _factors(file: GGUFFile, n_rot: int) -> np.ndarray | None:
+    """`rope_freqs.weight`: divisors of the frequencies, as Llama 3.1 has them."""
+    tensor = file.tensors.get("rope_freqs.weight")
+    if tensor is None:
+        return None
+    if tensor.shape != (n_rot // 2,) or tensor.format.decode is None:
+        raise ModelError(f"{file.path}: tensor rope_freqs.weight is {tensor.format.name} {tensor.shape}, expected F32 {(n_rot // 2,)}")
+    factors = tensor.dequantize()
+    if not (np.isfinite(factors).all() and (factors > 0).all()):
+        raise ModelError(f"{file.path}: tensor rope_freqs.weight holds {factors.min()}, expected positive finite factors")
+    return factors

@@ -1,0 +1,221 @@
+"""From recorded ops to kernel calls: which kernel does each op, what it reads and writes, and which ops melt into one.
+
+Fused, where the recorded graph allows it: a norm or SwiGLU with the quantization of the activations it feeds; a product with the sum that
+takes its result; the rotation of keys with their storage. `fuse=False` keeps every op apart so that each can be compared on its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ggpy.kernels.kinds import activation_bytes, activation_kind, scratch_bytes
+from ggpy.runtime.compiled import KernelName
+from ggpy.runtime.kv_cache import CacheShape
+from ggpy.runtime.recorder import Op, Value
+from ggpy.runtime.rotary import Rope
+from ggpy.runtime.weights import Weight
+from ggpy.simd.target import target
+
+
+@dataclass(frozen=True, eq=False)
+class Buffer:
+    """Memory for one value, or for its activations, of a batch; `of_outputs` as in Value."""
+
+    bytes_per_token: int
+    of_outputs: bool
+
+
+@dataclass(frozen=True)
+class Cache:
+    """A word: the address of a layer's "keys" or "values" in the KV cache."""
+
+    layer: int
+    part: str
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word known only when the program is laid out.
+
+    kind: "count" (address of the number of rows), "position", "first_output" (addresses), "tokens" (the ids), "cosines", "sines" (of
+    `rope`), "positions" (in the cache), "counter" (of chunks), "scratch", "scratch_bytes".
+    """
+
+    kind: str
+    rope: Rope | None = None
+    of_outputs: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One kernel call. words: integers, floats (passed as float32 bits), addresses of the kinds above. scratch: bytes per thread."""
+
+    kernel: KernelName
+    words: tuple[object, ...]
+    reads: tuple[object, ...]
+    writes: tuple[object, ...]
+    scratch: int = 0
+    op: Op | None = None
+
+
+class Lowering:
+    """Lowers one recording; `calls` in order, `buffers` of the values that are materialised."""
+
+    def __init__(self, ops: Sequence[Op], shape: CacheShape, fuse: bool = True):
+        self.shape, self.fuse = shape, fuse
+        self.calls: list[Call] = []
+        self.buffers: dict[Value, Buffer] = {}
+        self._activations: dict[tuple[Value, str], Buffer] = {}
+        self._consumers: dict[Value, list[Op]] = defaultdict(list)
+        self._sums: dict[Op, Op] = {}  # product -> the sum that takes its result
+        self._done: set[Op] = set()
+        for op in ops:
+            for value in op.inputs:
+                self._consumers[value].append(op)
+        order = {op: i for i, op in enumerate(ops)}
+        self._made = {value: op for op in ops for value in op.outputs}
+        if fuse:
+            for op in ops:
+                self._find_sum(op, order)
+        for op in ops:
+            if op not in self._done:
+                getattr(self, f"_{op.name}")(op)
+
+    def _find_sum(self, op: Op, order: dict[Op, int]) -> None:
+        """A product without bias whose one consumer is a sum with a value that exists by then."""
+        if op.name != "linear" or len(op.outputs) != 1 or op.params["weights"][0].bias is not None:
+            return
+        consumers = self._consumers[op.outputs[0]]
+        if len(consumers) == 1 and consumers[0].name == "add" and consumers[0].inputs[0] is not consumers[0].inputs[1]:
+            other = next(v for v in consumers[0].inputs if v is not op.outputs[0])
+            if order[self._made[other]] < order[op]:
+                self._sums[op] = consumers[0]
+                self._done.add(consumers[0])
+
+    def _buffer(self, value: Value) -> Buffer:
+        if value not in self.buffers:
+            self.buffers[value] = Buffer(4 * value.width, value.of_outputs)
+        return self.buffers[value]
+
+    def _call(self, module: str, name: str, words: Sequence[object], reads: Sequence[object], writes: Sequence[object],
+              scratch: int = 0, op: Op | None = None) -> None:  # fmt: skip
+        self.calls.append(Call((module, name), tuple(words), tuple(reads), tuple(writes), scratch, op))
+
+    def _single_kind(self, value: Value) -> str | None:
+        """The kind of activations a value is needed in, when products of one kind are all that read it."""
+        consumers = self._consumers[value]
+        if not self.fuse or not consumers or any(op.name != "linear" for op in consumers):
+            return None
+        kinds = {activation_kind(w.format.name) for op in consumers for w in op.params["weights"]}
+        return kinds.pop() if len(kinds) == 1 else None
+
+    def _as_activations(self, value: Value, kind: str) -> Buffer:
+        """The buffer of a value's activations; the first to ask makes them."""
+        known = self._activations.get((value, kind))
+        if known is None:
+            known = self._activations[value, kind] = Buffer(activation_bytes(kind, value.width), value.of_outputs)
+            source = self._buffer(value)
+            words = (source, known, value.width, Word("count", of_outputs=value.of_outputs))
+            self._call("activations", kind, words, [source], [known])
+        return known
+
+    def _into_activations(self, module: str, op: Op, front: Sequence[object], rest: Sequence[object]) -> None:
+        """An op whose result is only ever quantized goes straight there, else to a plain buffer. Words: front, out, k, count, rest."""
+        out = op.outputs[0]
+        kind = self._single_kind(out)
+        if kind:
+            target_buffer = self._activations[out, kind] = Buffer(activation_bytes(kind, out.width), out.of_outputs)
+        else:
+            target_buffer = self._buffer(out)
+        words = (*front, target_buffer, out.width, Word("count", of_outputs=out.of_outputs), *rest, Word("scratch"), Word("scratch_bytes"))
+        reads = [word for word in front if isinstance(word, Buffer)]
+        self._call(module, f"{op.name}_{kind}" if kind else op.name, words, reads, [target_buffer], 4 * out.width, op)
+
+    def _embed(self, op: Op) -> None:
+        weight: Weight = op.params["weight"]
+        out = self._buffer(op.outputs[0])
+        words = (weight, weight.row_bytes, weight.cols, Word("tokens"), out, Word("count"), Word("scratch"), Word("scratch_bytes"))
+        self._call(weight.format.name.lower(), "embed", words, [], [out], scratch_bytes(weight.format.name, weight.cols, 0), op)
+
+    def _rms_norm(self, op: Op) -> None:
+        self._into_activations("norm", op, (self._buffer(op.inputs[0]), op.params["weight"]), (float(op.params["eps"]),))
+
+    def _silu_mul(self, op: Op) -> None:
+        self._into_activations("pointwise", op, tuple(self._buffer(v) for v in op.inputs), ())
+
+    def _linear(self, op: Op) -> None:
+        x, weights = op.inputs[0], op.params["weights"]
+        sources = [self._as_activations(x, activation_kind(w.format.name)) for w in weights]
+        for weight, out, source in zip(weights, op.outputs, sources, strict=True):
+            total = self._sums.get(op)
+            added: object = 0
+            reads: list[object] = [source]
+            if total is not None:
+                added = self._buffer(next(v for v in total.inputs if v is not out))
+                out, reads = total.outputs[0], [source, added]
+            elif weight.bias is not None:
+                added = weight.bias
+            y = self._buffer(out)
+            words = (weight, weight.row_bytes, weight.rows, weight.cols, source, y, 4 * weight.rows, Word("count", of_outputs=x.of_outputs),
+                     Word("counter"), Word("scratch"), Word("scratch_bytes"), added, 0 if total is None else 4 * weight.rows)  # fmt: skip
+            name = weight.format.name
+            self._call(name.lower(), "linear", words, reads, [y], scratch_bytes(name, weight.cols, target().tile_tokens), total or op)
+
+    def _rope(self, op: Op) -> None:
+        if self._is_turned_when_stored(op):
+            return
+        rope: Rope = op.params["rope"]
+        x, y = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
+        self._call("rope", "rope", (x, y, op.inputs[0].width // rope.head_dim, rope.head_dim, *self._turn(rope)), [x], [y], op=op)
+
+    def _is_turned_when_stored(self, op: Op) -> bool:
+        consumers = self._consumers[op.outputs[0]]
+        return self.fuse and len(consumers) == 1 and consumers[0].name == "append"
+
+    def _turn(self, rope: Rope) -> tuple[object, ...]:
+        return rope.n_rot, rope.pairing, Word("cosines", rope), Word("sines", rope), Word("count")
+
+    def _append(self, op: Op) -> None:
+        layer, (keys, values) = op.params["layer"], op.inputs
+        turn: tuple[object, ...] = (0, 0, 0, 0, Word("count"))
+        rotation = self._made[keys]
+        if rotation.name == "rope" and self._is_turned_when_stored(rotation):
+            keys, turn = rotation.inputs[0], self._turn(rotation.params["rope"])
+        k, v = self._buffer(keys), self._buffer(values)
+        key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
+        words = (
+            k,
+            v,
+            self.shape.n_kv_heads,
+            self.shape.head_dim,
+            *turn,
+            Word("position"),
+            key_cache,
+            value_cache,
+            Word("positions"),
+            Word("scratch"),
+        )
+        self._call("rope", "append", (*words, Word("scratch_bytes")), [k, v], [key_cache, value_cache], 4 * self.shape.head_dim, op)
+
+    def _attention(self, op: Op) -> None:
+        layer, shape = op.params["layer"], self.shape
+        q, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
+        heads = op.inputs[0].width // shape.head_dim
+        key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
+        words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("count"), Word("position"),
+                 Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"))  # fmt: skip
+        queries = (heads // shape.n_kv_heads * 8 + 3) // 4 * 4
+        scratch = 4 * queries * (shape.head_dim + 64 + shape.padded_dim + 2)
+        self._call("attention", "attention", words, [q, key_cache, value_cache], [out], scratch, op)
+
+    def _add(self, op: Op) -> None:
+        a, b, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])
+        words = (a, b, out, op.outputs[0].width, Word("count", of_outputs=op.outputs[0].of_outputs))
+        self._call("pointwise", "add", words, [a, b], [out], op=op)
+
+    def _outputs(self, op: Op) -> None:
+        x, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
+        words = (x, out, op.outputs[0].width, Word("count", of_outputs=True), Word("first_output"))
+        self._call("pointwise", "take_rows", words, [x], [out], op=op)

@@ -1,0 +1,219 @@
+"""A recorded forward pass laid out in memory as a tape, and its execution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ggpy.runtime.compiled import KernelName, OnCompile, kernel, prepare
+from ggpy.runtime.kv_cache import KVCache
+from ggpy.runtime.lowering import Buffer, Cache, Call, Lowering, Word
+from ggpy.runtime.parallel import ThreadPool
+from ggpy.runtime.recorder import Recorder, Value
+from ggpy.runtime.rotary import Rope
+from ggpy.runtime.weights import Weight
+from ggpy.simd.target import target
+
+TAPE_WORDS = 20
+LINE = 64  # bytes of a cache line: what buffers, scratch and counters are aligned to
+_COUNT, _POSITION, _FIRST_OUTPUT, _OUTPUT_COUNT = range(4)
+
+Forward = Callable[[Recorder], Value]
+"""An architecture's forward pass with weights and config already given: recorder -> logits."""
+
+
+class Program:
+    """One context's forward pass: its tape, its buffers and its KV cache. Not for two threads at once.
+
+    batch: most tokens of one run. outputs: most rows of logits computed at a time. fuse=False keeps every op and every value apart, each
+    in memory of its own, so that all can be looked at after a run.
+    """
+
+    def __init__(self, forward: Forward, cache: KVCache, *, batch: int, outputs: int, pool: ThreadPool, fuse: bool = True,
+                 on_compile: OnCompile | None = None):  # fmt: skip
+        recorder = Recorder(cache.shape)
+        logits = forward(recorder)
+        lowered = Lowering(recorder.ops, cache.shape, fuse)
+        self.ops, self.calls, self.cache, self.pool = recorder.ops, lowered.calls, cache, pool
+        self.batch, self.outputs, self.n_vocab = batch, outputs, logits.width
+        self._buffers = lowered.buffers
+        prepare(dict.fromkeys(call.kernel for call in self.calls), on_compile)
+        self._step = np.zeros(8, np.int64)
+        self._tokens = np.zeros(batch, np.int64)
+        self._ropes = _tables(self.calls, batch)
+        tile = target().tile_tokens
+        capacity = {False: -(-batch // tile) * tile, True: -(-outputs // tile) * tile}
+        self._places, size = _plan(self.calls, lowered.buffers[logits], capacity, reuse=fuse)
+        self._scratch_bytes = -(-max(call.scratch for call in self.calls) // LINE) * LINE + LINE
+        self._arena = _aligned(size + self._scratch_bytes * pool.threads)
+        self._scratch = self._arena.ctypes.data + size
+        self._counters = np.zeros((len(self.calls), LINE // 8), np.int64)
+        self._split = next(i for i, call in enumerate(self.calls) if call.op is not None and call.op.name == "outputs")
+        self._tape = self._assemble()
+        self._logits = self.values(logits, outputs)
+
+    def run(self, tokens: Sequence[int] | np.ndarray, position: int, n_outputs: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Process `tokens` (1 … batch ids) at `position`; logits of the last `n_outputs` of them: float32 (n_outputs, n_vocab).
+
+        The array is `out`, if given, else for a single row a view that the next run overwrites.
+        """
+        n = len(tokens)
+        assert 0 < n <= self.batch and position >= 0 and position + n <= self.cache.positions and 0 <= n_outputs <= n
+        ids = np.asarray(tokens, np.int64)
+        self._tokens[:n] = ids
+        for rope, (cosines, sines) in self._ropes.items():
+            cosines[:n], sines[:n] = rope.tables(position, n)
+        self._step[_COUNT], self._step[_POSITION] = n, position
+        self._counters.fill(0)
+        if n_outputs == 1 and out is None:
+            self._set_outputs(n - 1, 1)
+            self.pool.walk(self._tape)
+            return self._logits[:1]
+        self.pool.walk(self._tape, self._split)
+        result = np.empty((n_outputs, self.n_vocab), np.float32) if out is None else out
+        for first in range(0, n_outputs, self.outputs):
+            count = min(self.outputs, n_outputs - first)
+            self._counters.fill(0)
+            self._set_outputs(n - n_outputs + first, count)
+            self.pool.walk(self._tape[self._split :])
+            result[first : first + count] = self._logits[:count]
+        return result
+
+    def _set_outputs(self, first: int, count: int) -> None:
+        self._step[_FIRST_OUTPUT], self._step[_OUTPUT_COUNT] = first, count
+
+    def values(self, value: Value, count: int) -> np.ndarray:
+        """What the last run left in a value's buffer: a view, float32 (count, width). Only without reuse is every value still there."""
+        offset = self._places[self._buffers[value]]
+        return self._arena[offset : offset + 4 * value.width * count].view(np.float32).reshape(count, value.width)
+
+    def is_materialised(self, value: Value) -> bool:
+        """Whether the value has a buffer of its own, not melted into another op."""
+        return value in self._buffers
+
+    @property
+    def kernels(self) -> tuple[KernelName, ...]:
+        """The kernels chosen, in the order of first use."""
+        return tuple(dict.fromkeys(call.kernel for call in self.calls))
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory held beside the mapped weights and the KV cache."""
+        return self._arena.nbytes + self._tape.nbytes + self._counters.nbytes
+
+    def _assemble(self) -> np.ndarray:
+        tape = np.zeros((len(self.calls), TAPE_WORDS), np.int64)
+        barriers = _barriers(self.calls, self._places, self._split)
+        for i, (call, meet) in enumerate(zip(self.calls, barriers, strict=True)):
+            tape[i, 0], tape[i, 1] = kernel(*call.kernel), meet
+            for j, word in enumerate(call.words):
+                tape[i, 2 + j] = self._resolve(word, i)
+        return tape
+
+    def _resolve(self, word: object, call: int) -> int:
+        match word:
+            case bool() | int():
+                return int(word)
+            case float():
+                return int(np.float32(word).view(np.uint32))
+            case Weight():
+                return word.address
+            case np.ndarray():
+                return word.ctypes.data
+            case Buffer():
+                return self._arena.ctypes.data + self._places[word]
+            case Cache(layer, part):
+                return getattr(self.cache, part)[layer].ctypes.data
+            case Word():
+                return self._resolve_word(word, call)
+        raise TypeError(f"no kernel word can hold {word!r}")
+
+    def _resolve_word(self, word: Word, call: int) -> int:
+        step = self._step.ctypes.data
+        match word.kind:
+            case "count":
+                return step + 8 * (_OUTPUT_COUNT if word.of_outputs else _COUNT)
+            case "position":
+                return step + 8 * _POSITION
+            case "first_output":
+                return step + 8 * _FIRST_OUTPUT
+            case "tokens":
+                return self._tokens.ctypes.data
+            case "cosines" | "sines":
+                assert word.rope is not None
+                return self._ropes[word.rope][word.kind == "sines"].ctypes.data
+            case "positions":
+                return self.cache.positions
+            case "counter":
+                return self._counters[call].ctypes.data
+            case "scratch":
+                return self._scratch
+            case "scratch_bytes":
+                return self._scratch_bytes
+        raise ValueError(f"unknown word {word.kind!r}")
+
+
+def _aligned(size: int) -> np.ndarray:
+    raw = np.empty(size + LINE, np.uint8)
+    start = -raw.ctypes.data % LINE
+    return raw[start : start + size]
+
+
+def _tables(calls: Sequence[Call], batch: int) -> dict[Rope, tuple[np.ndarray, np.ndarray]]:
+    """(cosines, sines) of a batch for every rotary setting in use."""
+    ropes = {word.rope for call in calls for word in call.words if isinstance(word, Word) and word.rope is not None}
+    return {rope: (np.zeros((batch, rope.n_rot // 2), np.float32), np.zeros((batch, rope.n_rot // 2), np.float32)) for rope in ropes}
+
+
+def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, reuse: bool) -> tuple[dict[Buffer, int], int]:
+    """(offset of each buffer, bytes in all). A buffer's place is free for others after its last use; what the logits' part reads from
+    before stays, since that part may run several times."""
+    last: dict[Buffer, int] = {}
+    split = next(i for i, call in enumerate(calls) if call.op is not None and call.op.name == "outputs")
+    for i, call in enumerate(calls):
+        for buffer in (*call.reads, *call.writes):
+            if isinstance(buffer, Buffer):
+                last[buffer] = len(calls) if i >= split and not buffer.of_outputs else i
+    last[logits] = len(calls)
+    places: dict[Buffer, int] = {}
+    free: list[tuple[int, int]] = []  # (bytes, offset)
+    sizes: dict[Buffer, int] = {}
+    end = 0
+    for i, call in enumerate(calls):
+        for buffer in call.writes:
+            if not isinstance(buffer, Buffer) or buffer in places:
+                continue
+            size = -(-buffer.bytes_per_token * capacity[buffer.of_outputs] // LINE) * LINE
+            fitting = [slot for slot in free if slot[0] >= size]
+            if fitting:
+                slot = min(fitting)
+                free.remove(slot)
+                sizes[buffer], places[buffer] = slot
+            else:
+                sizes[buffer], places[buffer] = size, end
+                end += size
+        if reuse:
+            for buffer in {b for b in (*call.reads, *call.writes) if isinstance(b, Buffer) and last[b] == i}:
+                free.append((sizes[buffer], places[buffer]))
+    return places, end
+
+
+def _barriers(calls: Sequence[Call], places: dict[Buffer, int], split: int) -> list[bool]:
+    """After which calls all threads must meet: before one that reads or overwrites what another thread may still be at work on."""
+
+    def place(thing: object) -> object:
+        return places[thing] if isinstance(thing, Buffer) else thing
+
+    meet = [False] * len(calls)
+    reading: set[object] = set()
+    writing: set[object] = set()
+    for i, call in enumerate(calls):
+        reads, writes = {place(b) for b in call.reads}, {place(b) for b in call.writes}
+        if reads & writing or writes & (reading | writing):
+            meet[i - 1] = True
+            reading, writing = set(), set()
+        reading |= reads
+        writing |= writes
+    meet[split - 1] = meet[-1] = True
+    return meet

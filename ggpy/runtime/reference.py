@@ -1,0 +1,91 @@
+"""The op vocabulary in NumPy, eager and float32: the oracle that the tape is held against, and the definition of each op."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ggpy.blocks import dequantize
+from ggpy.runtime.kv_cache import CacheShape
+from ggpy.runtime.rotary import INTERLEAVED, Rope
+from ggpy.runtime.weights import Weight
+
+
+@dataclass
+class ReferenceCache:
+    """One layer's keys and values, float32 (positions, n_kv_heads, head_dim)."""
+
+    keys: np.ndarray
+    values: np.ndarray
+
+    def append(self, keys: np.ndarray, values: np.ndarray) -> ReferenceCache:
+        """Store this batch's keys and values, (n_tokens, n_kv_heads * head_dim) each, behind those of earlier positions."""
+        shape = (len(keys), *self.keys.shape[1:])
+        self.keys = np.concatenate([self.keys, keys.reshape(shape)])
+        self.values = np.concatenate([self.values, values.reshape(shape)])
+        return self
+
+
+class ReferenceOps:
+    """Runs each op at once on arrays (n_tokens, width). `tokens`: the batch's ids; `position`: of its first token;
+    `n_outputs`: how many of the last rows `outputs` keeps."""
+
+    def __init__(self, shape: CacheShape):
+        empty = np.zeros((0, shape.n_kv_heads, shape.head_dim), np.float32)
+        self.caches = [ReferenceCache(empty, empty) for _ in range(shape.n_layers)]
+        self.tokens = np.zeros(0, np.int64)
+        self.position = 0
+        self.n_outputs = 1
+
+    def embed(self, weight: Weight) -> np.ndarray:
+        return dequantize(weight.data[self.tokens], weight.format)
+
+    def rms_norm(self, x: np.ndarray, weight: Weight, eps: float) -> np.ndarray:
+        mean = np.mean(x.astype(np.float64) ** 2, axis=1, keepdims=True)
+        return (x / np.sqrt(mean + eps)).astype(np.float32) * dense(weight)
+
+    def linear(self, x: np.ndarray, *weights: Weight) -> Any:
+        results = tuple(x @ dense(w).T if w.bias is None else x @ dense(w).T + w.bias for w in weights)
+        return results[0] if len(results) == 1 else results
+
+    def rope(self, x: np.ndarray, rope: Rope) -> np.ndarray:
+        cosines, sines = (t[:, None, :] for t in rope.tables(self.position, len(x)))
+        heads = x.reshape(len(x), -1, rope.head_dim)
+        turned, rest = heads[..., : rope.n_rot], heads[..., rope.n_rot :]
+        paired = turned.reshape(*turned.shape[:2], -1, 2) if rope.pairing == INTERLEAVED else _halves(turned)
+        a, b = paired[..., 0], paired[..., 1]
+        result = np.stack([a * cosines - b * sines, a * sines + b * cosines], axis=-1)
+        result = result.reshape(turned.shape) if rope.pairing == INTERLEAVED else np.concatenate([result[..., 0], result[..., 1]], -1)
+        return np.concatenate([result, rest], axis=-1).reshape(x.shape)
+
+    def attention(self, q: np.ndarray, cache: ReferenceCache, scale: float) -> np.ndarray:
+        n_tokens, (n_positions, n_kv_heads, head_dim) = len(q), cache.keys.shape
+        grouped = q.reshape(n_tokens, n_kv_heads, -1, head_dim)  # (n_tokens, n_kv_heads, group, head_dim)
+        scores = np.einsum("tkgd,pkd->tkgp", grouped, cache.keys) * np.float32(scale)
+        allowed = np.arange(n_positions) <= n_positions - n_tokens + np.arange(n_tokens)[:, None]
+        scores = np.where(allowed[:, None, None, :], scores, -np.inf)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        return np.einsum("tkgp,pkd->tkgd", weights, cache.values).reshape(q.shape).astype(np.float32)
+
+    def silu_mul(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return gate / (1 + np.exp(-gate)) * up
+
+    def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + b
+
+    def outputs(self, x: np.ndarray) -> np.ndarray:
+        return x[-self.n_outputs :]
+
+
+def dense(weight: Weight) -> np.ndarray:
+    """float32 (rows, cols), or (cols,) for a vector."""
+    values = dequantize(weight.data, weight.format)
+    return values.reshape(weight.cols) if weight.rows == 1 else values.reshape(weight.rows, weight.cols)
+
+
+def _halves(x: np.ndarray) -> np.ndarray:
+    return np.stack(np.split(x, 2, axis=-1), axis=-1)

@@ -1,0 +1,95 @@
+"""A model's tensors as the runtime sees them: addresses into the mapped file, checked against what the architecture expects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+
+from ggpy.blocks import BLOCKS, BlockFormat
+from ggpy.errors import ModelError, printable
+from ggpy.gguf import GGUFFile, Tensor
+from ggpy.runtime.compiled import has_kernel
+
+OnDecode = Callable[[str, str, int], None]
+"""Called for a tensor whose format has no kernel: (name, format, bytes its float32 copy takes)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A matrix, or a vector as one row. `data`: uint8 (rows, row bytes), where mmap put it unless the format had to be decoded."""
+
+    name: str
+    format: BlockFormat
+    rows: int
+    cols: int
+    data: np.ndarray
+    bias: np.ndarray | None = None  # (rows,) float32
+
+    @property
+    def address(self) -> int:
+        return self.data.ctypes.data
+
+    @property
+    def row_bytes(self) -> int:
+        return self.format.row_bytes(self.cols)
+
+
+def load_weights(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]], on_decode: OnDecode | None = None) -> SimpleNamespace:
+    """The tensors named by `shapes` as a tree: `blk.3.attn_q.weight` is found at `.layers[3].attn_q`, a bias at `.bias` of its matrix.
+
+    shapes: name -> shape, rows first; a name ending in `?` may be absent. Vectors (norms, biases, factors) become float32.
+    ModelError: tensors missing (the first five and their count), or of another shape than expected.
+    """
+    missing = [name for name in shapes if not name.endswith("?") and name not in file.tensors]
+    if missing:
+        listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise ModelError(f"{file.path}: tensors missing: {listed}")
+    root = SimpleNamespace(layers=[])
+    for key, shape in shapes.items():
+        name = key.removesuffix("?")
+        tensor = file.tensors.get(name)
+        if tensor is None or name.endswith(".bias"):
+            continue
+        _check(file, tensor, shape)
+        bias = file.tensors.get(name.removesuffix("weight") + "bias")
+        bias_shape = shapes.get(name.removesuffix("weight") + "bias?")
+        if bias is not None and bias_shape is not None:
+            _check(file, bias, bias_shape)
+        place, leaf = _place(root, name)
+        values = bias.dequantize() if bias is not None and bias_shape is not None else None
+        setattr(place, leaf, _weight(tensor, values, on_decode))
+    return root
+
+
+def _check(file: GGUFFile, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise ModelError(f"{file.path}: tensor {printable(tensor.name)} has shape {tensor.shape}, expected {shape}")
+    if tensor.format.decode is None:
+        raise ModelError(f"{file.path}: tensor {printable(tensor.name)} is {tensor.format.name}, which ggpy cannot decode yet")
+
+
+def _place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
+    parts = name.split(".")
+    if parts[0] != "blk":
+        return root, parts[0]
+    while len(root.layers) <= int(parts[1]):
+        root.layers.append(SimpleNamespace())
+    return root.layers[int(parts[1])], parts[2]
+
+
+def _weight(tensor: Tensor, bias: np.ndarray | None, on_decode: OnDecode | None) -> Weight:
+    rows, cols = (1, *tensor.shape)[-2:]
+    if len(tensor.shape) == 1:
+        return Weight(tensor.name, BLOCKS["F32"], 1, cols, _bytes(tensor.dequantize().reshape(1, cols)))
+    if not has_kernel(tensor.format.name.lower()):
+        if on_decode:
+            on_decode(tensor.name, tensor.format.name, rows * cols * 4)
+        return Weight(tensor.name, BLOCKS["F32"], rows, cols, _bytes(tensor.dequantize()), bias)
+    return Weight(tensor.name, tensor.format, rows, cols, tensor.data, bias)
+
+
+def _bytes(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float32).view(np.uint8)
