@@ -39,8 +39,11 @@ class AtomicFile:
         self._temporary = temporary
         try:
             self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except FileExistsError as error:
+            self._temporary = None  # another's, by an unlikely chance
+            raise self._failed(error) from None
         except OSError as error:
-            self._temporary = None
+            self._discard()
             raise self._failed(error) from None
         except BaseException:
             self._discard()

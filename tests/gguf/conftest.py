@@ -1,0 +1,8 @@
+"""Container tests make their files by hand, with tools/gguf_bytes.py."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tools"))
