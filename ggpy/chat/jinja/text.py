@@ -57,7 +57,7 @@ def concatenate(parts: Iterable[str]) -> str:
 def cut(text: str, start: int, stop: int) -> str:
     """text[start:stop] for 0 <= start <= stop <= len(text), keeping marks."""
     piece = str.__getitem__(text, slice(start, stop))
-    ranges = tuple((max(a, start) - start, min(b, stop) - start) for a, b in outside(text) if a < stop and b > start)
+    ranges = tuple((max(a, start) - start, min(b, stop) - start) for a, b in outside(text) if max(a, start) < min(b, stop))
     return Marked(piece, ranges) if ranges else piece
 
 
