@@ -17,6 +17,7 @@ from ggpy.gguf import GGUFFile
 class TensorRule:
     """One tensor's way from a Hugging Face checkpoint into GGUF. `{i}` in a name stands for the layer.
 
+    `shape`: rows first, each size by its name in `Architecture.sizes`.
     `transform(values, hf_config)` maps the float32 array as stored (rows, cols) to the array GGUF wants; None keeps it.
     `switch`: the boolean config key that says whether the tensor exists; without one it must be there.
     `tied`: name of the checkpoint's tensor that stands for this one too when the config ties the two.
@@ -24,6 +25,7 @@ class TensorRule:
 
     gguf: str
     hf: str
+    shape: tuple[str, ...]
     transform: Callable[[np.ndarray, HFConfig], np.ndarray] | None = None
     switch: str | None = None
     tied: str | None = None
@@ -36,6 +38,7 @@ class Architecture:
     name: `general.architecture`, and the prefix of its metadata keys.
     hf_classes: names in config.json's `architectures` that mean this one.
     rules: every tensor; what no rule names is reported, never dropped silently.
+    sizes(hf_config): the sizes that the rules' shapes name; raises CheckpointError.
     metadata(hf_config): the `{name}.*` keys and their values, range-checked; raises CheckpointError.
     extra_tensors(hf_config): tensors that no checkpoint stores, such as `rope_freqs.weight`: name -> float32 array.
     remarks(hf_config): what the file cannot express, one line each; the conversion goes on.
@@ -49,6 +52,7 @@ class Architecture:
     name: str
     hf_classes: tuple[str, ...]
     rules: tuple[TensorRule, ...]
+    sizes: Callable[[HFConfig], dict[str, int]]
     metadata: Callable[[HFConfig], dict[str, Any]]
     extra_tensors: Callable[[HFConfig], dict[str, np.ndarray]]
     remarks: Callable[[HFConfig], list[str]]

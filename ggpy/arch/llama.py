@@ -52,26 +52,38 @@ def _interleave_k(values: np.ndarray, hf: HFConfig) -> np.ndarray:
 _LAYER = "model.layers.{i}."
 
 RULES = (
-    TensorRule("token_embd.weight", "model.embed_tokens.weight"),
-    TensorRule("blk.{i}.attn_norm.weight", _LAYER + "input_layernorm.weight"),
-    TensorRule("blk.{i}.attn_q.weight", _LAYER + "self_attn.q_proj.weight", _interleave_q),
-    TensorRule("blk.{i}.attn_q.bias", _LAYER + "self_attn.q_proj.bias", _interleave_q, switch="attention_bias"),
-    TensorRule("blk.{i}.attn_k.weight", _LAYER + "self_attn.k_proj.weight", _interleave_k),
-    TensorRule("blk.{i}.attn_k.bias", _LAYER + "self_attn.k_proj.bias", _interleave_k, switch="attention_bias"),
-    TensorRule("blk.{i}.attn_v.weight", _LAYER + "self_attn.v_proj.weight"),
-    TensorRule("blk.{i}.attn_v.bias", _LAYER + "self_attn.v_proj.bias", switch="attention_bias"),
-    TensorRule("blk.{i}.attn_output.weight", _LAYER + "self_attn.o_proj.weight"),
-    TensorRule("blk.{i}.attn_output.bias", _LAYER + "self_attn.o_proj.bias", switch="attention_bias"),
-    TensorRule("blk.{i}.ffn_norm.weight", _LAYER + "post_attention_layernorm.weight"),
-    TensorRule("blk.{i}.ffn_gate.weight", _LAYER + "mlp.gate_proj.weight"),
-    TensorRule("blk.{i}.ffn_gate.bias", _LAYER + "mlp.gate_proj.bias", switch="mlp_bias"),
-    TensorRule("blk.{i}.ffn_up.weight", _LAYER + "mlp.up_proj.weight"),
-    TensorRule("blk.{i}.ffn_up.bias", _LAYER + "mlp.up_proj.bias", switch="mlp_bias"),
-    TensorRule("blk.{i}.ffn_down.weight", _LAYER + "mlp.down_proj.weight"),
-    TensorRule("blk.{i}.ffn_down.bias", _LAYER + "mlp.down_proj.bias", switch="mlp_bias"),
-    TensorRule("output_norm.weight", "model.norm.weight"),
-    TensorRule("output.weight", "lm_head.weight", tied="model.embed_tokens.weight"),
+    TensorRule("token_embd.weight", "model.embed_tokens.weight", ("n_vocab", "d_model")),
+    TensorRule("blk.{i}.attn_norm.weight", _LAYER + "input_layernorm.weight", ("d_model",)),
+    TensorRule("blk.{i}.attn_q.weight", _LAYER + "self_attn.q_proj.weight", ("d_q", "d_model"), _interleave_q),
+    TensorRule("blk.{i}.attn_q.bias", _LAYER + "self_attn.q_proj.bias", ("d_q",), _interleave_q, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_k.weight", _LAYER + "self_attn.k_proj.weight", ("d_kv", "d_model"), _interleave_k),
+    TensorRule("blk.{i}.attn_k.bias", _LAYER + "self_attn.k_proj.bias", ("d_kv",), _interleave_k, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_v.weight", _LAYER + "self_attn.v_proj.weight", ("d_kv", "d_model")),
+    TensorRule("blk.{i}.attn_v.bias", _LAYER + "self_attn.v_proj.bias", ("d_kv",), switch="attention_bias"),
+    TensorRule("blk.{i}.attn_output.weight", _LAYER + "self_attn.o_proj.weight", ("d_model", "d_q")),
+    TensorRule("blk.{i}.attn_output.bias", _LAYER + "self_attn.o_proj.bias", ("d_model",), switch="attention_bias"),
+    TensorRule("blk.{i}.ffn_norm.weight", _LAYER + "post_attention_layernorm.weight", ("d_model",)),
+    TensorRule("blk.{i}.ffn_gate.weight", _LAYER + "mlp.gate_proj.weight", ("d_ff", "d_model")),
+    TensorRule("blk.{i}.ffn_gate.bias", _LAYER + "mlp.gate_proj.bias", ("d_ff",), switch="mlp_bias"),
+    TensorRule("blk.{i}.ffn_up.weight", _LAYER + "mlp.up_proj.weight", ("d_ff", "d_model")),
+    TensorRule("blk.{i}.ffn_up.bias", _LAYER + "mlp.up_proj.bias", ("d_ff",), switch="mlp_bias"),
+    TensorRule("blk.{i}.ffn_down.weight", _LAYER + "mlp.down_proj.weight", ("d_model", "d_ff")),
+    TensorRule("blk.{i}.ffn_down.bias", _LAYER + "mlp.down_proj.bias", ("d_model",), switch="mlp_bias"),
+    TensorRule("output_norm.weight", "model.norm.weight", ("d_model",)),
+    TensorRule("output.weight", "lm_head.weight", ("n_vocab", "d_model"), tied="model.embed_tokens.weight"),
 )
+
+
+def sizes(hf: HFConfig) -> dict[str, int]:
+    """The sizes that the rules name."""
+    (n_heads, n_kv_heads), head_dim = _heads(hf), _head_dim(hf)
+    return {
+        "n_vocab": hf.integer("vocab_size"),
+        "d_model": hf.integer("hidden_size"),
+        "d_q": n_heads * head_dim,
+        "d_kv": n_kv_heads * head_dim,
+        "d_ff": hf.integer("intermediate_size"),
+    }
 
 
 def metadata(hf: HFConfig) -> dict[str, Any]:
@@ -129,8 +141,8 @@ def remarks(hf: HFConfig) -> list[str]:
 
 def attn_v_boost(metadata: Mapping[str, Any]) -> bool:
     """Whether this is the 70B shape: 80 layers with grouped heads, which llama-quantize gives a better attn_v."""
-    heads = metadata.get("llama.attention.head_count"), metadata.get("llama.attention.head_count_kv")
-    return metadata.get("llama.block_count") == 80 and heads[1] is not None and heads[0] != heads[1]
+    heads, kv_heads = (np.ravel(metadata.get(f"llama.attention.{key}", 0))[0] for key in ("head_count", "head_count_kv"))
+    return metadata.get("llama.block_count") == 80 and kv_heads != 0 and heads != kv_heads
 
 
 # --- running: what the file's tensors compute --------------------------------------------------------------------------
@@ -180,6 +192,7 @@ LLAMA = Architecture(
     name="llama",
     hf_classes=("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
     rules=RULES,
+    sizes=sizes,
     metadata=metadata,
     extra_tensors=extra_tensors,
     remarks=remarks,
