@@ -142,7 +142,7 @@ def remarks(hf: HFConfig) -> list[str]:
 def attn_v_boost(metadata: Mapping[str, Any]) -> bool:
     """Whether this is the 70B shape: 80 layers with grouped heads, which llama-quantize gives a better attn_v."""
     heads, kv_heads = (np.ravel(metadata.get(f"llama.attention.{key}", 0))[0] for key in ("head_count", "head_count_kv"))
-    return metadata.get("llama.block_count") == 80 and kv_heads != 0 and heads != kv_heads
+    return bool(metadata.get("llama.block_count") == 80 and kv_heads != 0 and heads != kv_heads)
 
 
 # --- running: what the file's tensors compute --------------------------------------------------------------------------
