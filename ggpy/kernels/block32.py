@@ -59,5 +59,7 @@ def block32_kernels(values, scale, low, *, block_bytes: int, signed: bool = Fals
         store_f32(scales, first)
         store_f32(mins, low(w, first))
 
-    sizes = {"block_values": 32, "block_bytes": block_bytes, "group": 32, "signed": signed}
-    return quantized_linear(dot, unpack, **sizes), quantized_embed(unpack, **sizes)
+    return (
+        quantized_linear(dot, unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed),
+        quantized_embed(unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed),
+    )

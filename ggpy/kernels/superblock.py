@@ -72,8 +72,10 @@ def groups_of_32(values, scales, step, lows, *, block_bytes: int) -> tuple[Kerne
             store_f32(scale + stride * g, d * np.float32(_scale_at_x8(by, g)))
             store_f32(low + stride * g, _low_at_x8(below, g))
 
-    sizes = {"block_values": 256, "block_bytes": block_bytes, "group": 32}
-    return quantized_linear(dot, unpack, **sizes), quantized_embed(unpack, **sizes)
+    return (
+        quantized_linear(dot, unpack, block_values=256, block_bytes=block_bytes, group=32),
+        quantized_embed(unpack, block_values=256, block_bytes=block_bytes, group=32),
+    )
 
 
 def groups_of_16(values, scales, step, lows, *, block_bytes: int) -> tuple[Kernel, Kernel]:
@@ -109,5 +111,7 @@ def groups_of_16(values, scales, step, lows, *, block_bytes: int) -> tuple[Kerne
             store_f32(scale + stride * g, d * np.float32(_scale_at(by, g)))
             store_f32(low + stride * g, _low_at(below, g))
 
-    sizes = {"block_values": 256, "block_bytes": block_bytes, "group": 16}
-    return quantized_linear(dot, unpack, **sizes), quantized_embed(unpack, **sizes)
+    return (
+        quantized_linear(dot, unpack, block_values=256, block_bytes=block_bytes, group=16),
+        quantized_embed(unpack, block_values=256, block_bytes=block_bytes, group=16),
+    )

@@ -154,7 +154,8 @@ class Lowering:
             reads: list[object] = [source]
             if total is not None:
                 added = self._buffer(next(v for v in total.inputs if v is not out))
-                out, reads = total.outputs[0], [source, added]
+                reads.append(added)
+                out = total.outputs[0]
             elif weight.bias is not None:
                 added = weight.bias
             y = self._buffer(out)
