@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from ggpy.errors import printable
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,18 @@ class Report:
         return sum(tensor.n_values for tensor in self.tensors)
 
     @property
-    def bits_per_weight(self) -> float:
+    def n_bytes(self) -> int:
         """Of all tensors together; metadata and padding are not counted."""
-        return 8 * sum(tensor.n_bytes for tensor in self.tensors) / self.n_values if self.n_values else 0.0
+        return sum(tensor.n_bytes for tensor in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        return 8 * self.n_bytes / self.n_values if self.n_values else 0.0
+
+    @property
+    def measured(self) -> bool:
+        """Whether the errors were measured."""
+        return any(tensor.relative_rmse is not None for tensor in self.tensors)
 
     @property
     def fallbacks(self) -> tuple[TensorReport, ...]:
@@ -90,6 +102,28 @@ class Report:
         for tensor in self.tensors:
             groups.setdefault(tensor.kind, []).append(tensor)
         return sorted((_summarize(kind, group) for kind, group in groups.items()), key=lambda k: (-k.n_bytes, k.kind))
+
+    def __str__(self) -> str:
+        """The closing summary: what each kind of tensor takes and, where it was measured, how far it is from the source."""
+        header = ("tensors", "types", "size", "bits/weight", *(("error",) if self.measured else ()))
+        rows = [_kind_row(kind) for kind in self.kinds()]
+        whole = ("all", "", _size(self.n_bytes), f"{self.bits_per_weight:.3f}", *_percent(_pooled(self.tensors)))
+        lines = _table([header, *rows, whole], left=2)
+        for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
+            lines.append(f"{count} tensors are {format}, not {wanted}, which their rows or values do not allow")
+        if self.tokenizer:
+            lines.append(self.tokenizer)
+        verified = "read back and found as meant" if self.verified else "not read back"
+        lines.append(f"{printable(self.path)}: {_size(self.file_bytes)} in {self.seconds:.1f} s, {verified}")
+        return "\n".join(lines)
+
+    def error_table(self) -> str:
+        """Every tensor's error, the largest first; empty where none was measured."""
+        if not self.measured:
+            return ""
+        worst_first = sorted(self.tensors, key=lambda tensor: -(tensor.relative_rmse or 0.0))
+        rows = [(printable(t.name, 64), t.dtype, t.format, *_percent(t.relative_rmse)) for t in worst_first]
+        return "\n".join(_table([("tensor", "from", "to", "error"), *rows], left=3))
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -106,6 +140,28 @@ class Report:
             "kinds": [asdict(kind) | {"bits_per_weight": kind.bits_per_weight} for kind in self.kinds()],
             "tensors": [asdict(tensor) for tensor in self.tensors],
         }
+
+
+def _table(rows: list[tuple[str, ...]], left: int) -> list[str]:
+    """Rows as lines with aligned columns, the first `left` to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip() for row in rows]
+
+
+def _kind_row(kind: KindReport) -> tuple[str, ...]:
+    formats = ", ".join(f"{count} {format}" for format, count in kind.formats.items())
+    return kind.kind, formats, _size(kind.n_bytes), f"{kind.bits_per_weight:.3f}", *_percent(kind.relative_rmse)
+
+
+def _percent(error: float | None) -> tuple[str, ...]:
+    return () if error is None else (f"{error:.3%}",)
+
+
+def _size(n_bytes: int) -> str:
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:.2f} {unit}"
+    return f"{n_bytes} B"
 
 
 def _summarize(kind: str, tensors: list[TensorReport]) -> KindReport:

@@ -1,0 +1,15 @@
+"""From Hugging Face checkpoints, or other GGUF files, to GGUF files: read once, encoded on the way, verified, renamed when complete.
+
+files.py        bounded, strict reading of untrusted files
+safetensors.py  checkpoint.py   what lies in a checkpoint directory
+identity.py     vocabulary.py   what the new file says of itself and of its tokenizer
+source.py       huggingface.py  requantize.py   a model as a stream of named float rows
+recipes.py      which tensor gets which block format
+stream.py       verify.py       the loop through which every weight goes once, and the look back
+report.py       pipeline.py     what was done, and `convert`, which does it
+"""
+
+from ggpy.converter.pipeline import Progress, convert
+from ggpy.converter.report import Report
+
+__all__ = ["Progress", "Report", "convert"]

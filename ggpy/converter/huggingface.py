@@ -1,0 +1,172 @@
+"""A Hugging Face checkpoint as a source: its tensors under their GGUF names, everything missing or left over decided aloud."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ggpy.arch import HF_CLASSES, Architecture, TensorRule
+from ggpy.arch.hf_config import HFConfig
+from ggpy.converter.checkpoint import Checkpoint
+from ggpy.converter.identity import identity_metadata, model_name
+from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
+from ggpy.converter.safetensors import FLOATS, StoredTensor
+from ggpy.converter.source import RowReader, SourceTensor
+from ggpy.errors import CheckpointError, printable
+from ggpy.gguf import GGUFWriter
+
+_COMPARE_BYTES = 1 << 24
+
+
+class HuggingFaceSource:
+    """The tensors and metadata of a checkpoint directory; see `Source`. Raises CheckpointError for what cannot be converted."""
+
+    alignment = 32
+
+    def __init__(self, path: Path):
+        self.name = model_name(path)
+        self.tokenizer_folder: Path | None = path
+        self._checkpoint = Checkpoint(path)
+        try:
+            config, stored = self._checkpoint.config, self._checkpoint.tensors
+            self.files = _identities(path)
+            self._arch = find_architecture(config)
+            self._metadata = self._arch.metadata(config)
+            self.warnings = self._arch.remarks(config)
+            if "auto_map" in config:
+                self.warnings.append(
+                    "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
+                )
+            self.tensors = [*_match(self._arch, config, stored, self._metadata, self.warnings), *_extra_tensors(self._arch, config)]
+        except BaseException:
+            self.close()
+            raise
+        self.facts = ModelFacts(self._metadata[f"{self._arch.name}.block_count"], 0, self._arch.attn_v_boost(self._metadata))
+
+    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
+        from ggpy.converter.vocabulary import tokenizer_metadata
+
+        n_values = sum(tensor.n_values for tensor in self.tensors)
+        values = {
+            "general.architecture": self._arch.name,
+            **identity_metadata(self._checkpoint.path, n_values, self.warnings),
+            **self._metadata,
+            "general.file_type": recipe.file_type,
+            "general.quantization_version": QUANTIZATION_VERSION,
+            **tokenizer_metadata(self._checkpoint.path, self._metadata[f"{self._arch.name}.vocab_size"]),
+        }
+        for key, value in values.items():
+            writer.add(key, value)
+
+    def close(self) -> None:
+        self._checkpoint.close()
+
+
+def _identities(path: Path) -> set[tuple[int, int]]:
+    """(device, inode) of the files of a checkpoint directory, where GGUF files are not part of the checkpoint."""
+    statuses = [file.stat() for file in path.iterdir() if file.is_file() and file.suffix != ".gguf"]
+    return {(status.st_dev, status.st_ino) for status in statuses}
+
+
+def find_architecture(config: HFConfig) -> Architecture:
+    """The architecture that config.json's `architectures` names; raises CheckpointError listing the supported classes."""
+    names = config.strings("architectures")
+    known = [HF_CLASSES[name] for name in names if name in HF_CLASSES]
+    if not known:
+        raise config.refuse("architectures", f"one of {', '.join(HF_CLASSES)}")
+    quantization = config.section("quantization_config")
+    if quantization:
+        method = printable(quantization.get("quant_method", "unnamed"), 40)
+        raise CheckpointError(
+            f"{config.where}: the weights are quantized already ({method}); convert the float checkpoint it was made from"
+        )
+    return known[0]
+
+
+def _expand(rules: tuple[TensorRule, ...], n_layers: int) -> Iterator[tuple[TensorRule, int]]:
+    """Rules in file order: neighbouring rules for layers are repeated layer by layer."""
+    for per_layer, group in itertools.groupby(rules, lambda rule: "{i}" in rule.gguf):
+        group = list(group)
+        for layer in range(n_layers if per_layer else 1):
+            yield from ((rule, layer) for rule in group)
+
+
+def _match(
+    arch: Architecture, config: HFConfig, stored: Mapping[str, StoredTensor], metadata: Mapping[str, object], warnings: list[str]
+) -> list[SourceTensor]:
+    n_layers = metadata[f"{arch.name}.block_count"]
+    assert isinstance(n_layers, int)
+    left, missing, found, sizes = dict(stored), [], [], arch.sizes(config)
+    for rule, layer in _expand(arch.rules, n_layers):
+        if rule.switch and not config.boolean(rule.switch, False):
+            continue
+        name = rule.hf.replace("{i}", str(layer))
+        tensor = left.pop(name, None)
+        if rule.tied:
+            tensor = _untied(tensor, name, stored.get(rule.tied), config, warnings)
+            if tensor is None:
+                continue
+        if tensor is None:
+            missing.append(name)
+        else:
+            shape = tuple(sizes[size] for size in rule.shape)
+            found.append(_source_tensor(rule.gguf.replace("{i}", str(layer)), tensor, shape, rule, config))
+    if missing:
+        raise CheckpointError(f"{config.where}: {len(missing)} tensors are missing from the shards beside it: {_first_five(missing)}")
+    ignored = re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in arch.ignored) or r"(?!)")
+    unexpected = [name for name in left if not ignored.fullmatch(name)]
+    if unexpected:
+        warnings.append(f"{len(unexpected)} tensors have no place in a {arch.name} model and are left out: {_first_five(unexpected)}")
+    return found
+
+
+def _untied(
+    tensor: StoredTensor | None, name: str, twin: StoredTensor | None, config: HFConfig, warnings: list[str]
+) -> StoredTensor | None:
+    """The tensor if the model has it apart from its `twin`, None if the twin stands for both."""
+    tied = config.boolean("tie_word_embeddings", False)
+    if tensor is None:
+        if not tied:
+            warnings.append(f"{name} is missing, though tie_word_embeddings is not true: the embedding stands for it")
+        return None
+    if tied and twin is not None and not _equal(tensor, twin):
+        warnings.append(f"{name} differs from {twin.name}, though tie_word_embeddings is true: left out, as transformers does")
+    return None if tied else tensor
+
+
+def _equal(a: StoredTensor, b: StoredTensor) -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    pieces = ((at, min(_COMPARE_BYTES, a.n_bytes - at)) for at in range(0, a.n_bytes, _COMPARE_BYTES))
+    return all(np.array_equal(a.file.read(a.offset + at, n), b.file.read(b.offset + at, n)) for at, n in pieces)
+
+
+def _source_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], rule: TensorRule, config: HFConfig) -> SourceTensor:
+    where = f"{tensor.file.path}: tensor {printable(tensor.name)}"
+    if tensor.dtype not in FLOATS:
+        raise CheckpointError(f"{where} is {tensor.dtype}, expected one of {', '.join(FLOATS)}")
+    if tensor.shape != shape:
+        raise CheckpointError(f"{where} has shape {list(tensor.shape)}, expected {list(shape)} by config.json")
+    return SourceTensor(name, tensor.name, shape, tensor.dtype, "F32", partial(_open_rows, tensor, rule, config))
+
+
+def _open_rows(tensor: StoredTensor, rule: TensorRule, config: HFConfig) -> RowReader:
+    if rule.transform is None:
+        return tensor.read
+    values = rule.transform(tensor.read(0, tensor.rows).reshape(tensor.shape), config).reshape(tensor.rows, tensor.columns)
+    return lambda start, stop: values[start:stop]
+
+
+def _extra_tensors(arch: Architecture, config: HFConfig) -> Iterator[SourceTensor]:
+    for name, values in arch.extra_tensors(config).items():
+        rows = values.reshape(-1, values.shape[-1])
+        yield SourceTensor(name, "config.json", values.shape, "F32", "F32", lambda rows=rows: lambda start, stop: rows[start:stop])
+
+
+def _first_five(names: list[str]) -> str:
+    return ", ".join(printable(name, 80) for name in names[:5]) + (", …" if len(names) > 5 else "")

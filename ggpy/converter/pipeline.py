@@ -1,0 +1,198 @@
+"""Conversion from end to end: source, recipe, streaming loop, verification, report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ggpy.blocks import BLOCKS, BlockFormat
+from ggpy.converter.huggingface import HuggingFaceSource
+from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe, TensorInfo, find_recipe, plan
+from ggpy.converter.report import Report, TensorReport
+from ggpy.converter.requantize import GGUFSource
+from ggpy.converter.source import Source
+from ggpy.converter.stream import Job, NeedsWider, Stream, Written
+from ggpy.converter.verify import verify_file
+from ggpy.errors import CheckpointError, GGPyError, printable
+from ggpy.gguf import GGUFWriter
+from ggpy.runtime.compiled import prepare
+from ggpy.runtime.encode import encode_rows, has_encoder
+from ggpy.runtime.host import available_threads
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a conversion is.
+
+    stage: "compile" (encoders, at the first use on a machine), "encode" or "verify"; what: encoder or tensor at hand; done, total: encoders
+    compiled, values encoded or bytes read back, so far and in all.
+    """
+
+    stage: str
+    what: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+OnWarning = Callable[[str], None]
+
+
+def convert(
+    src: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    type: str = "q4_k_m",
+    *,
+    force: bool = False,
+    threads: int | None = None,
+    strict: bool = False,
+    verify: bool = True,
+    measure_error: bool = False,
+    on_progress: OnProgress | None = None,
+    on_warning: OnWarning | None = None,
+) -> Report:
+    """Convert a Hugging Face checkpoint directory, or requantize a GGUF file, into the GGUF file `out`.
+
+    out: default is the model's name and type, in the current directory.
+    type: a llama-quantize type, in any case.
+    force: replace an existing file.
+    threads: encoders at work, by default all that the machine grants.
+    strict: refuse what would only be warned of.
+    verify: read the file back before it gets its name.
+    measure_error: decode everything again and report how far it is from the source.
+    on_progress: called after each chunk; on_warning: as soon as something was decided.
+
+    The same input, type and version give the same bytes.
+    Raises CheckpointError or GGUFError for input that cannot be converted, GGPyError for a bad type, an existing target or a full disk.
+    Whatever goes wrong, `out` is as it was.
+    """
+    began = time.perf_counter()
+    recipe, warn = find_recipe(type), _Warnings(strict, on_warning)
+    source = open_source(Path(src))
+    try:
+        target = Path(out) if out is not None else default_output(source.name, recipe)
+        _refuse_input_as_output(source, target)
+        infos = [TensorInfo(t.name, t.shape, t.kept) for t in source.tensors]
+        planned = {p.name: p for p in plan(infos, recipe, source.facts)}
+        warn.extend(source.warnings)
+        warn.extend(_requantized(source, planned))
+        while True:
+            try:
+                with GGUFWriter(target, alignment=source.alignment, force=force) as writer:
+                    source.describe(writer, recipe)
+                    warn.extend(source.warnings)
+                    written = _write(writer, source, planned, threads or available_threads(), measure_error, on_progress)
+                    file_bytes = writer.file_size
+                    if verify:
+                        verify_file(writer.partial, target, planned, written, _Meter("verify", file_bytes, on_progress))
+                break
+            except NeedsWider as error:
+                planned[error.name] = _widened(source, planned[error.name])
+                warn.extend([f"tensor {printable(error.name)} is stored as {planned[error.name].format}: {error.what}"])
+    finally:
+        source.close()
+    tensors = tuple(_tensor_report(source, planned, written))
+    seconds = time.perf_counter() - began
+    return Report(target, recipe.name, tensors, file_bytes, seconds, verify, tuple(warn.said))
+
+
+def open_source(path: Path) -> Source:
+    """The model at `path`: a checkpoint directory or a GGUF file."""
+    return HuggingFaceSource(path) if path.is_dir() else GGUFSource(path)
+
+
+def default_output(name: str, recipe: Recipe) -> Path:
+    """`name` with the recipe's type, in place of the type a GGUF file's name may end in, in the current directory."""
+    stem, separator, last = name.replace(".", "-").rpartition("-")
+    known = separator and ALIASES.get(last.upper(), last.upper()) in RECIPES and not last.isdecimal()
+    return Path(f"{name[: len(stem)] if known else name}-{recipe.name}.gguf")
+
+
+class _Warnings:
+    """Lines said so far, each once; in strict mode the first is an error."""
+
+    def __init__(self, strict: bool, on_warning: OnWarning | None):
+        self._strict, self._on_warning = strict, on_warning
+        self.said: list[str] = []
+
+    def extend(self, lines: list[str]) -> None:
+        for line in lines:
+            if line in self.said:
+                continue
+            if self._strict:
+                raise CheckpointError(f"{line} (refused in strict mode)")
+            self.said.append(line)
+            if self._on_warning:
+                self._on_warning(line)
+
+
+def _refuse_input_as_output(source: Source, target: Path) -> None:
+    try:
+        status = target.stat()
+    except (OSError, ValueError):
+        return
+    if (status.st_dev, status.st_ino) in source.files:
+        raise GGPyError(f"{printable(target)}: is the input; name another output")
+
+
+def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]:
+    lossy = sorted(
+        {t.dtype for t in source.tensors if t.dtype in BLOCKS and BLOCKS[t.dtype].block_values > 1 and planned[t.name].format != t.dtype}
+    )
+    return [f"quantizing again what is {', '.join(lossy)} already: errors add up, a float source would be better"] if lossy else []
+
+
+def _write(
+    writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], threads: int, measure_error: bool, on_progress: OnProgress | None
+) -> dict[str, Written]:
+    jobs = [Job(tensor, BLOCKS[planned[tensor.name].format]) for tensor in source.tensors]
+    for job in jobs:
+        if not job.copied and job.tensor.raw is not None and BLOCKS[job.tensor.dtype].decode is None:
+            raise GGPyError(f"tensor {printable(job.tensor.name)} is {job.tensor.dtype}, which ggpy cannot decode yet")
+        writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
+    _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, on_progress)
+    meter = _Meter("encode", sum(tensor.n_values for tensor in source.tensors), on_progress)
+    with Stream(threads, encode_rows, measure_error, meter) as stream:
+        return stream.write(writer, jobs)
+
+
+def _compile_encoders(formats: dict[str, BlockFormat], on_progress: OnProgress | None) -> None:
+    names = [(f"encode.{name.lower()}", "encode") for name, format in sorted(formats.items()) if has_encoder(format)]
+    prepare(names, lambda name, done, total: on_progress(Progress("compile", name[0], done, total)) if on_progress else None)
+
+
+class _Meter:
+    """Counts what is done of one stage and passes it on."""
+
+    def __init__(self, stage: str, total: int, on_progress: OnProgress | None):
+        self._stage, self._total, self._done, self._on_progress = stage, total, 0, on_progress
+
+    def __call__(self, what: str, amount: int) -> None:
+        self._done += amount
+        if self._on_progress:
+            self._on_progress(Progress(self._stage, what, self._done, self._total))
+
+
+def _widened(source: Source, planned: PlannedTensor) -> PlannedTensor:
+    dtype = next(tensor.dtype for tensor in source.tensors if tensor.name == planned.name)
+    wider = "BF16" if dtype == "BF16" and planned.format != "BF16" else "F32"
+    return PlannedTensor(planned.name, planned.shape, wider, planned.wanted or planned.format)
+
+
+def _tensor_report(source: Source, planned: dict[str, PlannedTensor], written: dict[str, Written]) -> list[TensorReport]:
+    return [
+        TensorReport(
+            tensor.name,
+            tensor.origin,
+            tensor.dtype,
+            planned[tensor.name].format,
+            tensor.shape,
+            Job(tensor, BLOCKS[planned[tensor.name].format]).n_bytes,
+            planned[tensor.name].wanted,
+            written[tensor.name].relative_rmse,
+        )
+        for tensor in source.tensors
+    ]
