@@ -1,0 +1,126 @@
+"""A check that the written tokenizer reads text as the checkpoint's own does."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ggpy.converter.vocabulary_files import TokenizerFiles, guarded, load_engine, read_tokenizer_files
+from ggpy.converter.vocabulary_json import uses_metaspace
+from ggpy.converter.vocabulary_pre import TELLING_TEXTS
+from ggpy.errors import CheckpointError, printable
+from ggpy.tokenizer import Tokenizer, load_tokenizer
+
+N_MIXED = 300
+MAX_SECONDS = 20.0
+_SHOWN = 5
+_MARKS = (" ", "▁")
+
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A text that the two tokenizers read differently: the ids of the checkpoint's own and of the written one."""
+
+    text: str
+    source: list[int]
+    written: list[int]
+
+    def __str__(self) -> str:
+        return f"'{printable(self.text, 60)}' is {_shortened(self.source)} by the checkpoint, {_shortened(self.written)} by the GGUF file"
+
+
+@dataclass(frozen=True)
+class TokenizerProof:
+    """How a written tokenizer compares. source: the file it was compared with. n_texts, n_different: texts compared and read differently.
+
+    differences: the first of those. skipped: texts of which the checkpoint's own reading is not the model's.
+    """
+
+    source: str
+    n_texts: int
+    n_different: int
+    differences: tuple[Difference, ...]
+    skipped: int
+
+    def __str__(self) -> str:
+        """One line for a summary."""
+        skipped = f" ({self.skipped} texts that start with a space were left out: tokenizers drops one)" if self.skipped else ""
+        if not self.n_different:
+            return f"tokenizer: {self.n_texts} texts give the same ids as {self.source}{skipped}"
+        return (
+            f"tokenizer: {self.n_different} of {self.n_texts} texts give other ids than {self.source}{skipped}, first {self.differences[0]}"
+        )
+
+
+def prove_tokenizer(metadata: Mapping[str, Any], folder: Path) -> TokenizerProof:
+    """Compare the tokenizer in GGUF `metadata` with the one in the checkpoint `folder` on some hundred texts.
+
+    The checkpoint's own is run by `sentencepiece` for tokenizer.model, by `tokenizers` for tokenizer.json.
+    Raises CheckpointError and TokenizerError where one of the two cannot be loaded.
+    """
+    files = read_tokenizer_files(folder)
+    tokenizer = load_tokenizer(metadata)
+    name, source, written, skips = _readers(files, tokenizer, metadata)
+    n_texts, n_different, skipped, differences = 0, 0, 0, []
+    start = time.monotonic()
+    for text in proof_texts():
+        if time.monotonic() - start > MAX_SECONDS:
+            break
+        if skips(text):
+            skipped += 1
+            continue
+        n_texts += 1
+        theirs, ours = source(text), written(text)
+        if theirs != ours:
+            n_different += 1
+            differences.append(Difference(text, theirs, ours))
+    return TokenizerProof(name, n_texts, n_different, tuple(differences[:_SHOWN]), skipped)
+
+
+def proof_texts() -> list[str]:
+    """The texts to compare: those that tell pre-tokenizers apart, and mixtures of their parts; always the same ones."""
+    rng = random.Random(0)
+    words = [word for text in TELLING_TEXTS for word in text.split()]
+    gaps = [" ", " ", " ", " ", "  ", "\n", "\n\n", "\t", "", ", ", " - ", "   "]
+    mixed = ["".join(rng.choice(words) + rng.choice(gaps) for _ in range(rng.randint(1, 12))) for _ in range(N_MIXED)]
+    return ["", " ", "a", " a", "\n", *TELLING_TEXTS, *mixed]
+
+
+def _readers(files: TokenizerFiles, tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> tuple[str, Encode, Encode, Callable[[str], bool]]:
+    """The source's name, both encoders, and which texts to leave out."""
+    is_llama = metadata["tokenizer.ggml.model"] == "llama"
+    if files.model is not None and is_llama:
+        source = _sentencepiece(files.model, str(files.folder / "tokenizer.model"))
+        if source is not None:
+            return "tokenizer.model", source, tokenizer.encode, lambda text: False
+    if files.json is None:
+        raise CheckpointError(f"{files.folder}: no tokenizer.model and no tokenizer.json to compare with")
+    engine, where = load_engine(files.json_text, files.json.where), files.json.where
+    drops_space = is_llama and uses_metaspace(files.json)
+    return (
+        "tokenizer.json",
+        lambda text: guarded(lambda: engine.encode(text, add_special_tokens=False).ids, where),
+        lambda text: tokenizer.encode(text, parse_special=True),
+        lambda text: drops_space and text.startswith(_MARKS),
+    )
+
+
+def _sentencepiece(data: bytes, where: str) -> Encode | None:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor()
+    try:
+        processor.LoadFromSerializedProto(data)
+    except RuntimeError:
+        return None
+    return processor.EncodeAsIds
+
+
+def _shortened(ids: list[int]) -> str:
+    return str(ids) if len(ids) <= 12 else f"[{', '.join(map(str, ids[:12]))}, … {len(ids)} ids]"
