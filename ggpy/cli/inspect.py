@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -65,7 +66,7 @@ def to_json(file: GGUFFile) -> dict[str, Any]:
     """Everything but the weights, as values JSON can hold: NaN and infinities are strings, shapes are rows first."""
     members = list(file.tensors.values())
     return {
-        "file": printable(file.path),
+        "file": os.fspath(file.path),
         "version": file.version,
         "file_size": file.file_size,
         "alignment": file.alignment,
@@ -88,18 +89,18 @@ def _headline(file: GGUFFile) -> list[str]:
     members = file.tensors.values()
     weights, metadata = total(members), file.metadata
     model = [_text(metadata, "general.architecture"), _text(metadata, "general.name"), _parameters(weights.n_values) + " parameters"]
-    context, parts = _context(metadata), metadata.get("split.count")
+    context, part, parts = _context(metadata), metadata.get("split.no"), metadata.get("split.count")
     if context is not None:
         model.append(f"context {context}")
-    if isinstance(parts, int) and parts > 1:
-        model.append(f"part {metadata.get('split.no', 0)} (counted from 0) of {parts}")
+    if isinstance(part, int) and isinstance(parts, int) and parts > 1:
+        model.append(f"part {part + 1} of {parts}")
     layout = [_size(file.file_size), f"{weights.bits_per_weight:.2f} bits per weight", f"{len(members)} tensors", f"GGUF v{file.version}"]
-    return [printable(file.path), "  " + ", ".join(part for part in model if part), "  " + ", ".join(layout)]
+    return [printable(file.path, 1000), "  " + ", ".join(printable(part, 80) for part in model if part), "  " + ", ".join(layout)]
 
 
 def _text(metadata: Metadata, key: str) -> str | None:
     value = metadata.get(key)
-    return printable(value, 80) if isinstance(value, str) else None
+    return value if isinstance(value, str) else None
 
 
 def _context(metadata: Metadata) -> int | None:

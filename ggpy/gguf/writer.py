@@ -23,6 +23,7 @@ from ggpy.gguf.types import (
     DEFAULT_ALIGNMENT,
     MAGIC,
     MAX_DIMENSIONS,
+    MAX_ENTRIES,
     MAX_KEY_BYTES,
     MAX_METADATA_BYTES,
     WRITTEN_TENSOR_NAME_BYTES,
@@ -62,8 +63,6 @@ class GGUFWriter:
         self._data_bytes = 0  # of the data section so far, padding included
         self._data_offset: int | None = None  # None until the header is written
         self._written: set[str] = set()
-        if alignment != DEFAULT_ALIGNMENT:
-            self.add(ALIGNMENT_KEY, alignment, ValueType.UINT32)
 
     def __enter__(self) -> GGUFWriter:
         self._file.__enter__()
@@ -151,7 +150,7 @@ class GGUFWriter:
             raise ValueError(f"key '{printable(key, 80)}' is empty or longer than {MAX_KEY_BYTES} bytes")
         if key == ALIGNMENT_KEY and (kind, raw) != (ValueType.UINT32, struct.pack("<I", self.alignment)):
             raise ValueError(f"key '{ALIGNMENT_KEY}' does not say {self.alignment}, the alignment this file is written with")
-        if key in self._entries and key != ALIGNMENT_KEY:
+        if key in self._entries:
             raise ValueError(f"key '{printable(key, 80)}' is declared twice")
         self._entries[key] = kind, raw
 
@@ -160,8 +159,11 @@ class GGUFWriter:
             raise ValueError("the header is written: declare all keys and tensors before the first write_tensor")
 
     def _header(self) -> bytes:
-        parts = [MAGIC, struct.pack("<IQQ", 3, len(self._tensors), len(self._entries))]
-        for key, (kind, raw) in self._entries.items():
+        entries = self._entries
+        if self.alignment != DEFAULT_ALIGNMENT and ALIGNMENT_KEY not in entries:
+            entries = {ALIGNMENT_KEY: encode_value(self.alignment, ValueType.UINT32), **entries}
+        parts = [MAGIC, struct.pack("<IQQ", 3, len(self._tensors), len(entries))]
+        for key, (kind, raw) in entries.items():
             parts += encode_text(key), struct.pack("<I", kind), raw
         for name, tensor in self._tensors.items():
             rank = len(tensor.shape)
@@ -176,8 +178,11 @@ class GGUFWriter:
 
     def _write_header(self) -> None:
         header = self._header()
-        if len(header) > MAX_METADATA_BYTES:
-            raise ValueError(f"metadata takes {len(header)} bytes; {MAX_METADATA_BYTES} are allowed")
+        if len(header) > MAX_METADATA_BYTES or max(len(self._entries), len(self._tensors)) >= MAX_ENTRIES:
+            raise ValueError(
+                f"{len(self._entries)} keys and {len(self._tensors)} tensors take {len(header)} bytes before the data; "
+                f"fewer than {MAX_ENTRIES} and {MAX_METADATA_BYTES} bytes are allowed"
+            )
         data_offset, file_size = self._layout(len(header))
         self._file.resize(file_size)
         self._file.write_at(0, header)

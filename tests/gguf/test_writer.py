@@ -351,3 +351,16 @@ def test_mode_follows_the_umask(tmp_path: Path):
         written(writer)
     (tmp_path / "plain").touch()
     assert (tmp_path / "m.gguf").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_more_than_a_reader_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for limit, value in (("MAX_ENTRIES", 3), ("MAX_METADATA_BYTES", 60)):
+        with monkeypatch.context() as patch:
+            patch.setattr("ggpy.gguf.writer." + limit, value)
+            with (
+                pytest.raises(ValueError, match="3 keys and 0 tensors take 66 bytes before the data"),
+                GGUFWriter(tmp_path / "m.gguf") as writer,
+            ):
+                for key in "abc":
+                    writer.add(key, True)
+    assert not list(tmp_path.iterdir())
