@@ -26,6 +26,7 @@ class Cursor:
         self.path, self.buffer = path, buffer
         self.at, self.end = 0, min(len(buffer), MAX_METADATA_BYTES)
         self.kind, self.name = "header", ""
+        self.n_elements = 0  # strings and arrays in arrays, so far
 
     @property
     def left(self) -> int:

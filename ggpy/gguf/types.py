@@ -21,7 +21,8 @@ MAX_NESTING = 16
 # Everything before the tensor data becomes Python objects, in the worst case many times its size on disk. Real models have fewer than
 # 100 keys and 20 000 tensors, and stay under 40 MiB (a vocabulary of 262k tokens with its merges).
 MAX_METADATA_BYTES = 128 * 2**20
-MAX_ENTRIES = 2**20  # keys, tensors, arrays inside one array
+MAX_ENTRIES = 2**20  # keys; tensors
+MAX_ELEMENTS = 2**22  # strings and arrays in all arrays together: each becomes an object, numbers do not
 
 
 class ValueType(IntEnum):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ggpy.gguf.cursor import U64, Cursor
-from ggpy.gguf.types import FLOAT_TYPES, INTEGER_TYPES, MAX_ENTRIES, MAX_NESTING, SCALARS, SMALLEST_ELEMENT, ValueType
+from ggpy.gguf.types import FLOAT_TYPES, INTEGER_TYPES, MAX_ELEMENTS, MAX_NESTING, SCALARS, SMALLEST_ELEMENT, ValueType
 
 _SCALAR_INTEGERS = (ValueType.UINT32, ValueType.INT32, ValueType.UINT64, ValueType.INT64)
 _ARRAY_INTEGERS = (ValueType.INT32, ValueType.UINT32, ValueType.INT64, ValueType.UINT64)
@@ -46,16 +46,12 @@ def read_value(cursor: Cursor, kind: ValueType) -> tuple[object, ValueType | Non
 def _read_array(cursor: Cursor) -> tuple[object, ValueType]:
     unfinished: list[tuple[list, int]] = []  # from the outside in: arrays of arrays, with the elements each will have
     outermost: ValueType | None = None
-    n_arrays = 0
     while True:
         kind, count = _read_array_header(cursor)
         outermost = kind if outermost is None else outermost
         if kind is ValueType.ARRAY:
             if len(unfinished) + 2 > MAX_NESTING:
                 cursor.fault(f"arrays are nested deeper than {MAX_NESTING}")
-            n_arrays += count
-            if n_arrays > MAX_ENTRIES:
-                cursor.fault(f"it holds more than {MAX_ENTRIES} arrays")
             if count:
                 unfinished.append(([], count))
                 continue
@@ -76,6 +72,10 @@ def _read_array_header(cursor: Cursor) -> tuple[ValueType, int]:
     count = cursor.u64("the number of its elements")
     if count * SMALLEST_ELEMENT[kind] > cursor.left:
         cursor.short(f"an array of {count} {kind.name.lower()} elements", count * SMALLEST_ELEMENT[kind])
+    if kind not in SCALARS:
+        cursor.n_elements += count
+        if cursor.n_elements > MAX_ELEMENTS:
+            cursor.fault(f"its {count} elements make more than {MAX_ELEMENTS} strings and arrays in the file's arrays", cursor.at - 8)
     return kind, count
 
 

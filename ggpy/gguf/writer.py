@@ -79,7 +79,12 @@ class GGUFWriter:
 
     @property
     def partial(self) -> Path:
-        """The unfinished file: complete, and to be read back, once every tensor is written. ValueError outside the `with` block."""
+        """The unfinished file, to be read back: complete once every tensor is written. Asking for it ends the declarations.
+
+        ValueError outside the `with` block.
+        """
+        if self._data_offset is None:
+            self._write_header()
         return self._file.partial
 
     @property

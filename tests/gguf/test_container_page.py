@@ -106,7 +106,8 @@ def test_limits():
         "dimensions": str(types.MAX_DIMENSIONS),
         "depth of nested arrays": str(types.MAX_NESTING),
         "bytes before the data section": str(types.MAX_METADATA_BYTES),
-        "keys, tensors, arrays in an array": str(types.MAX_ENTRIES),
+        "keys; tensors": str(types.MAX_ENTRIES),
+        "strings and arrays in all arrays together": str(types.MAX_ELEMENTS),
     }
 
 

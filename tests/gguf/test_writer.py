@@ -364,3 +364,19 @@ def test_more_than_a_reader_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
                 for key in "abc":
                     writer.add(key, True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n_tensors", [0, 1])
+def test_unfinished_file_reads_back(n_tensors: int, tmp_path: Path):
+    with GGUFWriter(tmp_path / "m.gguf") as writer:
+        writer.add("general.architecture", "llama")
+        if n_tensors:
+            written(writer)
+        with open_gguf(writer.partial) as file:
+            assert (file.metadata["general.architecture"], len(file.tensors)) == ("llama", n_tensors)
+            assert file.file_size == writer.file_size
+        partial = writer.partial
+        assert not (tmp_path / "m.gguf").exists()
+    assert not partial.exists() and (tmp_path / "m.gguf").exists()
+    with pytest.raises(ValueError, match="`with` block"):
+        GGUFWriter(tmp_path / "n.gguf").partial  # noqa: B018
