@@ -1,0 +1,55 @@
+"""Bit equality with ggml's reference code, all of its bytes; the vectors in `formats/blocks` are a small part of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ggpy.blocks import BLOCKS, BlockFormat, dequantize
+
+from .pages import same_bits
+
+ROOT = Path(__file__).resolve().parents[2]
+IN_BLOCKS = [f for f in BLOCKS.values() if f.block_values > 1 and f.name != "Q8_K"]  # what ggml stores weights in
+DECODED = [f for f in IN_BLOCKS if f.decode is not None]
+ENCODED = [f for f in IN_BLOCKS if f.encode is not None]
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> dict[str, dict[str, np.ndarray]]:
+    return {name: dict(np.load(shared / "golden" / f"{name}.npz")) for name in ("encode", "decode")}
+
+
+@pytest.mark.parametrize("block_format", DECODED, ids=lambda f: f.name)
+def test_random_bytes_decode_as_in_ggml(golden: dict, block_format: BlockFormat):
+    blocks = golden["decode"][f"{block_format.name}.blocks"]
+    assert same_bits(dequantize(blocks, block_format), golden["decode"][f"{block_format.name}.values"])
+
+
+@pytest.mark.parametrize("block_format", DECODED, ids=lambda f: f.name)
+def test_encoded_weights_decode_as_in_ggml(golden: dict, block_format: BlockFormat):
+    stored = golden["encode"]
+    encodings = [block_format.name]
+    if block_format.name != "Q8_0":  # which takes no importance matrix
+        encodings.append(f"{block_format.name}.imatrix")
+    for encoding in encodings:
+        assert same_bits(dequantize(stored[f"{encoding}.blocks"], block_format), stored[f"{encoding}.values"]), encoding
+
+
+@pytest.mark.parametrize("block_format", ENCODED, ids=lambda f: f.name)
+def test_weights_encode_as_in_ggml(golden: dict, block_format: BlockFormat):
+    assert block_format.encode is not None
+    values = golden["encode"]["x"]
+    blocks = block_format.encode(values.reshape(-1, block_format.block_values)).reshape(len(values), -1)
+    assert np.array_equal(blocks, golden["encode"][f"{block_format.name}.blocks"])
+
+
+def test_committed_vectors_come_from_the_golden_files(shared: Path):
+    pytest.importorskip("ml_dtypes")
+    command = [sys.executable, str(ROOT / "tools" / "make_vectors.py"), str(shared / "golden"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
