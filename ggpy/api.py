@@ -1,0 +1,234 @@
+"""What `import ggpy` offers for running models: `load`, `Model` and the `Step`s of a stream."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ggpy.arch import ARCHS, Config
+from ggpy.errors import ContextError, GGPyError, ModelError
+from ggpy.generate import Generator, Network
+from ggpy.gguf import GGUFFile, Metadata, open_gguf
+from ggpy.runtime.compiled import OnCompile
+from ggpy.runtime.host import available_threads
+from ggpy.runtime.weights import load_weights
+from ggpy.sampling import Sampler
+from ggpy.stop_texts import StopTexts
+from ggpy.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from ggpy.chat.session import Chat
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token. text: the characters that are whole with it, often none; finish: why this is the last one, else None:
+    "stop" (the model ended its text), "length" (max_tokens) or "context" (no room left)."""
+
+    token: int
+    text: str
+    finish: str | None = None
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int | None = None, context: int | None = None, on_compile: OnCompile | None = None
+) -> Model:
+    """Open a GGUF file to run it. Weights stay in the mapped file.
+
+    threads: default, all that this process may use. context: most tokens of a sequence; default, what the model was trained on but at most
+    4096. on_compile(kernel, done, total) is called before each kernel that this machine has not compiled yet.
+    GGUFError or ModelError: the file is damaged, or of a model that ggpy does not run.
+    """
+    file = open_gguf(path)
+    try:
+        return Model(file, threads=threads, context=context, on_compile=on_compile)
+    except BaseException:
+        file.close()
+        raise
+
+
+class Model:
+    """A model ready to run. Any number of threads may use one Model; each stream has a sequence of its own."""
+
+    def __init__(self, file: GGUFFile, *, threads: int | None = None, context: int | None = None, on_compile: OnCompile | None = None):
+        name = file.metadata.string("general.architecture")
+        arch = ARCHS.get(name)
+        if arch is None:
+            raise ModelError(f"{file.path}: general.architecture is {name!r}, supported are {', '.join(ARCHS)}")
+        if threads is not None and threads < 1:
+            raise GGPyError(f"threads is {threads}, expected at least 1")
+        self.file = file
+        self.config: Config = arch.config(file)
+        self.threads = threads or available_threads()
+        self.context = _context(self.config, context, file)
+        self.tokenizer: Tokenizer = load_tokenizer(file.metadata)
+        if self.tokenizer.n_vocab != self.config.n_vocab:
+            raise ModelError(
+                f"{file.path}: token_embd.weight has {self.config.n_vocab} rows, expected one for each of {self.tokenizer.n_vocab} tokens"
+            )
+        weights = load_weights(file, arch.shapes(self.config), _report_decoding)
+        self.network = Network(
+            name=str(file.path),
+            forward=lambda op: arch.forward(op, weights, self.config),
+            shape=self.config.cache_shape,
+            n_vocab=self.config.n_vocab,
+            check_unchanged=file.check_unchanged,
+            describe_fault=lambda: _first_fault(file),
+        )
+        self._on_compile = on_compile
+        self._idle: list[Generator] = [self.generator()]
+        self._lock = threading.Lock()
+
+    @property
+    def path(self) -> Path:
+        """The model's file."""
+        return Path(self.file.path)
+
+    @property
+    def metadata(self) -> Metadata:
+        """The file's metadata."""
+        return self.file.metadata
+
+    def tokenize(self, text: str, *, bos: bool = False, special: bool = False) -> list[int]:
+        """The ids of `text`. bos: with what the model wants around a text. special: parse special tokens spelled in the text."""
+        return self.tokenizer.encode(text, add_special=bos, parse_special=special)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        return self.tokenizer.decode(ids)
+
+    def generator(self, context: int | None = None) -> Generator:
+        """A new sequence with a KV cache of its own, for work on ids: prefill, decode, logits."""
+        return Generator(self.network, context or self.context, threads=self.threads, on_compile=self._on_compile)
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits after every token: float32 (len(ids), n_vocab)."""
+        with self._borrow(ids) as generator:
+            return generator.logits(ids)
+
+    def stream(
+        self,
+        prompt: str | Sequence[int],
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 0.8,
+        top_k: int = 40,
+        top_p: float = 0.95,
+        min_p: float = 0.05,
+        repeat_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: Sequence[str] = (),
+    ) -> Iterator[Step]:
+        """Continue a prompt, token by token. A prompt is a text, or ids as they are. temperature 0 is greedy.
+
+        stop: texts that end the stream; the first to appear is cut off with what follows. A prompt that begins like an earlier one is not
+        evaluated again up to where they differ. ContextError: the prompt leaves no room; the message has both numbers.
+        """
+        sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed)
+        ids = self.tokenize(prompt, bos=True) if isinstance(prompt, str) else list(prompt)
+        if max_tokens is not None and max_tokens < 0:
+            raise GGPyError(f"max_tokens is {max_tokens}, expected 0 or more")
+        if len(ids) >= self.context:
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens and leaves no room in the context of {self.context}; load with a larger context"
+            )
+        return self._steps(ids or self._start(), sampler, max_tokens, StopTexts(stop))
+
+    def complete(self, prompt: str | Sequence[int], **settings: Any) -> str:
+        """The whole continuation as text; settings as of `stream`."""
+        return "".join(step.text for step in self.stream(prompt, **settings))
+
+    def chat(self, system: str | None = None, **settings: Any) -> Chat:
+        """A conversation in the model's own format; settings as of `stream`."""
+        from ggpy.chat.session import Chat
+
+        return Chat(self, system=system, **settings)
+
+    def close(self) -> None:
+        """Close the file and end helper threads; the model is of no use afterwards."""
+        with self._lock:
+            for generator in self._idle:
+                generator.close()
+            self._idle.clear()
+        self.file.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _start(self) -> list[int]:
+        """What stands for an empty prompt."""
+        start = self.tokenizer.bos if self.tokenizer.bos is not None else self.tokenizer.eos
+        if start is None:
+            raise GGPyError("the prompt is empty, and the model has no token to begin with")
+        return [start]
+
+    def _steps(self, ids: list[int], sampler: Sampler, max_tokens: int | None, stop: StopTexts) -> Iterator[Step]:
+        limit = self.context - len(ids)
+        budget = limit if max_tokens is None else min(max_tokens, limit)
+        exhausted = "length" if max_tokens is not None and max_tokens <= limit else "context"
+        decoder = self.tokenizer.stream()
+        with self._borrow(ids) as generator:
+            for count, token in enumerate(generator.generate(ids, sampler, budget), 1):
+                if token in self.tokenizer.end_ids:
+                    yield Step(token, stop.release() + decoder.flush(), "stop")
+                    return
+                text = decoder.feed(token)
+                if count == budget:
+                    text += decoder.flush()
+                text, found = stop.feed(text)
+                if found:
+                    yield Step(token, text, "stop")
+                    return
+                yield Step(token, text + stop.release() if count == budget else text, exhausted if count == budget else None)
+
+    @contextmanager
+    def _borrow(self, ids: Sequence[int]) -> Iterator[Generator]:
+        """An idle generator, the one that shares most with `ids`, or a new one when all are at work."""
+        with self._lock:
+            generator = max(self._idle, key=lambda g: g.shared_prefix(ids), default=None)
+            if generator is not None:
+                self._idle.remove(generator)
+        generator = generator or self.generator()
+        try:
+            yield generator
+        finally:
+            with self._lock:
+                self._idle.append(generator)
+
+
+def _context(config: Config, asked: int | None, file: GGUFFile) -> int:
+    if asked is None:
+        return min(config.context_length, DEFAULT_CONTEXT)
+    if asked < 1:
+        raise GGPyError(f"context is {asked}, expected at least 1")
+    if asked > config.context_length:
+        logger.warning("%s: context %d is longer than the %d tokens the model was trained on", file.path, asked, config.context_length)
+    return asked
+
+
+def _report_decoding(name: str, block_format: str, n_bytes: int) -> None:
+    logger.warning("no kernel for %s yet: %s is decoded to float32 (%.1f MB)", block_format, name, n_bytes / 1e6)
+
+
+def _first_fault(file: GGUFFile) -> str:
+    """Which weight is to blame for logits that are not finite."""
+    for name, tensor in file.tensors.items():
+        values = tensor.dequantize() if tensor.format.decode else np.zeros(0)
+        if not np.isfinite(values).all():
+            return f"tensor {name} has {np.count_nonzero(~np.isfinite(values))} values that are not finite"
+    return "all weights are finite, so activations overflowed"

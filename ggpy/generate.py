@@ -1,0 +1,191 @@
+"""Prefill and decode: ids in, ids and logits out. A Generator is one sequence with its KV cache; text is not its business."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from ggpy.errors import ContextError, GGPyError, ModelError
+from ggpy.runtime.compiled import OnCompile
+from ggpy.runtime.host import available_memory
+from ggpy.runtime.kv_cache import CacheShape, KVCache
+from ggpy.runtime.parallel import ThreadPool
+from ggpy.runtime.program import Forward, Program
+from ggpy.sampling import Sampler
+
+BATCH = 512  # tokens per pass of a prefill: each weight is unpacked once for all of them
+OUTPUT_ROWS = 32  # rows of logits computed at a time when all are asked for
+
+
+@dataclass
+class Usage:
+    """What the last prompt and its continuation took. cached_tokens: of the prompt, not evaluated again."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    prefill_seconds: float = 0.0
+    generated_tokens: int = 0
+    decode_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model's graph with its weights bound: what a Generator runs. `describe_fault()` names the first weight that is not finite."""
+
+    name: str
+    forward: Forward
+    shape: CacheShape
+    n_vocab: int
+    check_unchanged: Callable[[], None]
+    describe_fault: Callable[[], str]
+
+
+class Generator:
+    """One sequence of tokens and its KV cache, for one thread at a time.
+
+    context: most positions. ModelError if the cache would not fit into the memory that is free, with the largest context that does.
+    """
+
+    def __init__(self, network: Network, context: int, *, threads: int, batch: int = BATCH, on_compile: OnCompile | None = None):
+        if context < 1 or threads < 1 or batch < 1:
+            raise ValueError(f"context {context}, threads {threads} and batch {batch} must be at least 1")
+        _check_memory(network, context)
+        self.network, self.context = network, context
+        self.usage = Usage()
+        self._pool = ThreadPool(threads)
+        cache = KVCache(network.shape, context)
+        batch = min(batch, context)
+        self._program = Program(
+            network.forward, cache, batch=batch, outputs=min(OUTPUT_ROWS, batch), pool=self._pool, on_compile=on_compile
+        )
+        self._ids: list[int] = []
+        self._busy = threading.Lock()
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tokens whose keys and values are in the cache."""
+        return tuple(self._ids)
+
+    @property
+    def program(self) -> Program:
+        """The recorded forward pass: its kernels and buffers, to be looked at."""
+        return self._program
+
+    def close(self) -> None:
+        """End the helper threads; memory goes with the last reference."""
+        self._pool.close()
+
+    def rewind(self, count: int) -> None:
+        """Forget all but the first `count` tokens."""
+        if not 0 <= count <= len(self._ids):
+            raise ValueError(f"rewind to {count}: the cache holds {len(self._ids)} tokens")
+        with self._alone():
+            del self._ids[count:]
+
+    def shared_prefix(self, ids: Sequence[int]) -> int:
+        """How many of the cached tokens `ids` begins with."""
+        for i, (cached, wanted) in enumerate(zip(self._ids, ids, strict=False)):
+            if cached != wanted:
+                return i
+        return min(len(self._ids), len(ids))
+
+    def prefill(self, ids: Sequence[int]) -> np.ndarray:
+        """Make `ids` the sequence, evaluating only what differs from the cached one; logits after the last: float32 (n_vocab,).
+
+        The array is overwritten by the next call. ValueError for no ids or one out of range; ContextError if they do not fit.
+        """
+        self._check(ids)
+        with self._alone():
+            start = time.perf_counter()
+            kept = min(self.shared_prefix(ids), len(ids) - 1)
+            del self._ids[kept:]
+            logits = self._evaluate(ids[kept:])
+            self.usage = Usage(len(ids), kept, time.perf_counter() - start)
+            return logits
+
+    def decode(self, token: int) -> np.ndarray:
+        """Append one token; logits after it: float32 (n_vocab,), overwritten by the next call."""
+        if len(self._ids) >= self.context:
+            raise ContextError(f"the context of {self.context} tokens is full")
+        self._check([token])
+        with self._alone():
+            start = time.perf_counter()
+            logits = self._evaluate([token])
+            self.usage.generated_tokens += 1
+            self.usage.decode_seconds += time.perf_counter() - start
+            return logits
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits after every token of `ids`, evaluated from an empty cache: a new float32 (len(ids), n_vocab)."""
+        self._check(ids)
+        with self._alone():
+            self._ids.clear()
+            result = np.empty((len(ids), self.network.n_vocab), np.float32)
+            for first in range(0, len(ids), self._program.batch):
+                part = ids[first : first + self._program.batch]
+                self._program.run(part, first, len(part), out=result[first : first + len(part)])
+                self._ids.extend(int(i) for i in part)
+            self._check_finite(result)
+            return result
+
+    def generate(self, ids: Sequence[int], sampler: Sampler, max_tokens: int | None = None) -> Iterator[int]:
+        """Continue `ids`, yielding sampled ids until `max_tokens` or the context's end. Who iterates decides what ends a text."""
+        logits = self.prefill(ids)
+        history = list(ids)
+        left = self.context - len(ids) if max_tokens is None else min(max_tokens, self.context - len(ids))
+        while left > 0:
+            token = sampler.pick(logits, history)
+            history.append(token)
+            yield token
+            left -= 1
+            if left > 0:
+                logits = self.decode(token)
+
+    def _evaluate(self, ids: Sequence[int]) -> np.ndarray:
+        """Run `ids` behind the cached ones. Interrupted, the cache keeps the batches that were finished."""
+        self.network.check_unchanged()
+        batch = self._program.batch
+        logits = np.empty((0, 0), np.float32)
+        for first in range(0, len(ids), batch):
+            part = ids[first : first + batch]
+            logits = self._program.run(part, len(self._ids), 1 if first + len(part) == len(ids) else 0)
+            self._ids.extend(int(i) for i in part)
+        self._check_finite(logits)
+        return logits[0]
+
+    def _check(self, ids: Sequence[int]) -> None:
+        if not len(ids):
+            raise ValueError("no tokens: at least one is needed to predict the next")
+        for token in ids:
+            if not 0 <= token < self.network.n_vocab:
+                raise ValueError(f"token id {token} is out of range: the model has {self.network.n_vocab} tokens")
+        if len(ids) > self.context:
+            raise ContextError(f"{len(ids)} tokens do not fit the context of {self.context}")
+
+    def _check_finite(self, logits: np.ndarray) -> None:
+        if not np.isfinite(logits.sum(dtype=np.float64)):
+            self._ids.clear()
+            raise ModelError(f"{self.network.name}: logits are not finite; {self.network.describe_fault()}")
+
+    @contextmanager
+    def _alone(self):
+        if not self._busy.acquire(blocking=False):
+            raise GGPyError("this Generator is at work in another thread; give each thread one of its own")
+        try:
+            yield
+        finally:
+            self._busy.release()
+
+
+def _check_memory(network: Network, context: int) -> None:
+    free, per_position = available_memory(), network.shape.bytes_per_position()
+    if free is not None and context * per_position > free:
+        raise ModelError(
+            f"{network.name}: a context of {context} tokens needs {context * per_position / 1e6:.0f} MB for keys and values, "
+            f"{free / 1e6:.0f} MB are free; the largest that fits is {free // per_position}"
+        )

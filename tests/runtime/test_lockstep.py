@@ -1,0 +1,95 @@
+"""Every op of every layer: the tape against the reference ops, on the same inputs, within the bound of each op."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .lockstep import compare, loaded
+from .tiny import write_llama
+
+FORMATS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+TOKENS = [1, 70, 200, 33, 5, 90, 41, 259, 300, 12, 64, 65, 66]
+OPS = {"embed", "rms_norm", "linear", "rope", "append", "attention", "silu_mul", "add", "outputs"}
+
+
+def check(path: Path, tokens: list[int], **settings) -> None:
+    with loaded(path) as model:
+        seen: Counter[str] = Counter()
+        for op, share in compare(model, tokens, **settings):
+            seen[op.name] += 1
+            assert share <= 1, f"{op.name} {op.params.get('layer', '')}: {share:.2f} of its bound"
+        assert set(seen) == OPS
+        assert seen["attention"] == model.shape.n_layers and seen["append"] == 2 * model.shape.n_layers
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_op_agrees(tmp_path: Path, name: str):
+    path = write_llama(tmp_path / "m.gguf", name)
+    check(path, TOKENS)
+    check(path, TOKENS, split=len(TOKENS) - 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"biases": True},
+        {"factors": True, "tied": False},
+        {"d_model": 64, "d_ff": 172, "heads": 8, "kv_heads": 4},
+        {"heads": 6, "kv_heads": 1, "head_dim": 40},
+        {"heads": 2, "kv_heads": 2, "head_dim": 128, "layers": 1},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_every_op_agrees_in_other_shapes(tmp_path: Path, changes: dict):
+    check(write_llama(tmp_path / "m.gguf", "F16", **changes), TOKENS, threads=2)
+
+
+def test_every_op_agrees_in_a_mix_of_formats(tmp_path: Path):
+    mix = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "attn_k": "Q8_0", "token_embd": "Q5_0"}
+    check(write_llama(tmp_path / "m.gguf", mix), TOKENS, threads=2, split=3)
+
+
+@pytest.mark.real_model
+def test_every_op_of_the_real_model_agrees(smollm2_gguf: Path):
+    ids = [504, 3575, 282, 4649, 314, 260, 1449, 282, 260, 905, 30, 198]
+    check(smollm2_gguf, ids, threads=2)
+    check(smollm2_gguf, ids, split=11)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q4_K", "Q8_0"])
+def test_fused_equals_unfused_and_threads_change_nothing(tmp_path: Path, name: str):
+    with loaded(write_llama(tmp_path / "m.gguf", name)) as model:
+        plain = model.program(fuse=False).run(TOKENS, 0, len(TOKENS)).copy()
+        for threads in (1, 2, 3):
+            assert np.array_equal(model.program(threads=threads).run(TOKENS, 0, len(TOKENS)), plain)
+
+
+@pytest.mark.parametrize("name", ["F32", "Q8_0"])
+def test_logits_are_close_to_the_reference(tmp_path: Path, name: str):
+    """Whole passes differ by the rounding of activations, summed over layers; in F32 by keys and values in float16, 2^-11 each, only."""
+    with loaded(write_llama(tmp_path / "m.gguf", name)) as model:
+        got, want = model.program().run(TOKENS, 0, len(TOKENS)), model.reference(TOKENS, len(TOKENS))
+        limit = 1e-3 if name == "F32" else 0.04  # an activation's step is 1/127 of its block's largest: under 1 % a product, 15 in a row
+        assert (got - want).std() <= limit * want.std()
+
+
+def test_one_by_one_equals_at_once_within_rounding(tmp_path: Path):
+    with loaded(write_llama(tmp_path / "m.gguf", "F32")) as model:
+        at_once = model.program().run(TOKENS, 0, len(TOKENS)).copy()
+        program = model.program()
+        singles = np.stack([program.run([t], i, 1)[0].copy() for i, t in enumerate(TOKENS)])
+        assert np.abs(at_once - singles).max() <= 1e-3 * at_once.std()  # a key's rounding to float16 may go the other way
+
+
+def test_long_contexts_cross_blocks_and_batches(tmp_path: Path):
+    """Positions past a block of 64, batches that do not divide the prompt, tiles that are not full."""
+    tokens = list(np.random.default_rng(0).integers(0, 320, 203))
+    with loaded(write_llama(tmp_path / "m.gguf", "F32")) as model:
+        want = model.reference(tokens, 203)
+        program = model.program(batch=50, context=256)
+        got = np.concatenate([program.run(tokens[i : i + 50], i, len(tokens[i : i + 50])).copy() for i in range(0, 203, 50)])
+        assert np.abs(got - want).max() <= 5e-3 * want.std()

@@ -1,0 +1,96 @@
+"""Small random Llama files for tests: any block format, any shape, a vocabulary of bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ggpy.blocks import BLOCKS, BlockFormat
+from ggpy.gguf import GGUFWriter
+from ggpy.gguf.types import ValueType
+
+SHAPE = {"layers": 2, "d_model": 256, "d_ff": 512, "heads": 4, "kv_heads": 2, "vocab": 320, "context": 256}
+
+
+def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0, *, biases: bool = False, tied: bool = True,
+                factors: bool = False, head_dim: int | None = None, **changes: int) -> Path:  # fmt: skip
+    """A llama file with random weights. formats: one for all matrices, or by the part before `.weight` ("attn_q"), default "".
+
+    changes: of SHAPE.
+    """
+    shape = SHAPE | changes
+    rng = np.random.default_rng(seed)
+    by_part = {"": formats} if isinstance(formats, str) else formats
+    d, ff, heads, kv = shape["d_model"], shape["d_ff"], shape["heads"], shape["kv_heads"]
+    dim = head_dim or d // heads
+    matrices = {"attn_q": (heads * dim, d), "attn_k": (kv * dim, d), "attn_v": (kv * dim, d), "attn_output": (d, heads * dim),
+                "ffn_gate": (ff, d), "ffn_up": (ff, d), "ffn_down": (d, ff)}  # fmt: skip
+    tensors: dict[str, tuple[np.ndarray, BlockFormat]] = {}
+
+    def add(name: str, values: np.ndarray, fmt: BlockFormat) -> None:
+        tensors[name] = (encoded(values.astype(np.float32), fmt), fmt) if values.ndim == 2 else (values.astype("<f4"), BLOCKS["F32"])
+
+    def matrix(part: str, rows: int, cols: int) -> None:
+        fmt = BLOCKS[by_part.get(part.split(".")[-1], by_part.get("", "F32"))]
+        add(f"{part}.weight", rng.normal(0, cols**-0.5, (rows, cols)), fmt)
+
+    matrix("token_embd", shape["vocab"], d)
+    for i in range(shape["layers"]):
+        for part, (rows, cols) in matrices.items():
+            matrix(f"blk.{i}.{part}", rows, cols)
+            if biases:
+                add(f"blk.{i}.{part}.bias", rng.normal(0, 0.1, rows), BLOCKS["F32"])
+        for part in ("attn_norm", "ffn_norm"):
+            add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
+    add("output_norm.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
+    if not tied:
+        matrix("output", shape["vocab"], d)
+    if factors:
+        add("rope_freqs.weight", rng.uniform(1, 8, dim // 2), BLOCKS["F32"])
+    with GGUFWriter(path, force=True) as writer:
+        write_metadata(writer, shape, dim)
+        for name, (data, fmt) in tensors.items():
+            cols = data.shape[-1] // fmt.block_bytes * fmt.block_values if data.dtype == np.uint8 else data.shape[-1]
+            writer.add_tensor(name, (*data.shape[:-1], cols), fmt)
+        for name, (data, _) in tensors.items():
+            writer.write_tensor(name, data)
+    return path
+
+
+def encoded(values: np.ndarray, fmt: BlockFormat) -> np.ndarray:
+    """Blocks uint8 (rows, row bytes); formats without an encoder get random bytes under small scales."""
+    blocks = values.reshape(-1, fmt.block_values)
+    if fmt.encode is not None:
+        return np.ascontiguousarray(fmt.encode(blocks)).reshape(len(values), -1)
+    rng, data, start = np.random.default_rng(len(values)), np.zeros((len(blocks), fmt.block_bytes), np.uint8), 0
+    for field in fmt.fields:
+        part = data[:, start : start + field.n_bytes]
+        if field.dtype.kind == "f":
+            part[:] = rng.normal(0, 2e-3, (len(data), field.count)).astype(field.dtype).view(np.uint8)
+        else:
+            part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
+        start += field.n_bytes
+    return data.reshape(len(values), -1)
+
+
+def write_metadata(writer: GGUFWriter, shape: dict[str, int], dim: int) -> None:
+    writer.add("general.architecture", "llama")
+    for key, value in {
+        "block_count": shape["layers"], "context_length": shape["context"], "embedding_length": shape["d_model"],
+        "feed_forward_length": shape["d_ff"], "attention.head_count": shape["heads"], "attention.head_count_kv": shape["kv_heads"],
+        "attention.key_length": dim, "attention.value_length": dim, "rope.dimension_count": dim, "vocab_size": shape["vocab"],
+    }.items():  # fmt: skip
+        writer.add(f"llama.{key}", value, ValueType.UINT32)
+    writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add("llama.rope.freq_base", 10000.0)
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    tokens += [f"<unused{i}>" for i in range(shape["vocab"] - len(tokens))]
+    types = [2, 3, 3, *[6] * 256] + [5] * (shape["vocab"] - 259)
+    writer.add("tokenizer.ggml.model", "llama")
+    writer.add("tokenizer.ggml.tokens", tokens)
+    writer.add("tokenizer.ggml.scores", [0.0] * len(tokens), ValueType.FLOAT32)
+    writer.add("tokenizer.ggml.token_type", types, ValueType.INT32)
+    writer.add("tokenizer.ggml.bos_token_id", 1, ValueType.UINT32)
+    writer.add("tokenizer.ggml.eos_token_id", 2, ValueType.UINT32)
+    writer.add("tokenizer.ggml.unknown_token_id", 0, ValueType.UINT32)
