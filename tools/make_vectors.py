@@ -65,7 +65,10 @@ def hexadecimal(array: np.ndarray) -> str:
 
 def of_ggml(golden: Path, name: str, ggml_type: int, kinds: tuple[str, ...], block_values: int, n_decode: int) -> dict:
     """Vectors of a format that the golden files cover: one block of each kind of row, and some blocks of random bytes."""
-    encode, decode = np.load(golden / "encode.npz"), np.load(golden / "decode.npz")
+    with np.load(golden / "encode.npz") as encode_file, np.load(golden / "decode.npz") as decode_file:
+        encode, decode = (
+            {key: file[key] for key in file.files if key == "x" or key.startswith(f"{name}.")} for file in (encode_file, decode_file)
+        )
     n_bytes = decode[f"{name}.blocks"].shape[1]
     written = []
     for kind in kinds:

@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 
 
 def unpack_planes(packed: np.ndarray, width: int, row: int = 32) -> NDArray[np.uint8]:
-    """uint8 (n, m) in rows of `row` bytes -> uint8 (n, m * 8 // width): the planes of the first row, those of the second, and so on."""
+    """uint8 (n, m), rows of at most `row` bytes -> uint8 (n, m * 8 // width): the planes of the first row, then of the next."""
+    n, n_bytes = packed.shape
+    row = min(row, n_bytes)
     shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    rows = packed.reshape(len(packed), -1, 1, min(row, packed.shape[1]))
-    planes = (rows >> shifts) & np.uint8((1 << width) - 1)  # (n, rows, planes, row)
-    return planes.reshape(len(packed), packed.shape[1] * 8 // width)
+    planes = (packed.reshape(n, n_bytes // row, 1, row) >> shifts) & np.uint8((1 << width) - 1)  # (n, rows, planes, row)
+    return planes.reshape(n, n_bytes * 8 // width)
 
 
 def pack_planes(quants: np.ndarray, width: int, row: int = 32) -> NDArray[np.uint8]:
     """Integers below 2**width, (n, m * 8 // width) -> uint8 (n, m): the inverse of `unpack_planes`."""
-    n_bytes = quants.shape[1] * width // 8
+    n, n_bytes = len(quants), quants.shape[1] * width // 8
+    row = min(row, n_bytes)
     shifts = np.arange(0, 8, width, dtype=np.uint8)[:, None]
-    planes = quants.astype(np.uint8).reshape(len(quants), -1, 8 // width, min(row, n_bytes))
-    return np.bitwise_or.reduce(planes << shifts, axis=2).reshape(len(quants), n_bytes)
+    planes = quants.astype(np.uint8).reshape(n, n_bytes // row, 8 // width, row)
+    return np.bitwise_or.reduce(planes << shifts, axis=2).reshape(n, n_bytes)
 
 
 def unpack_bits(packed: np.ndarray) -> NDArray[np.uint8]:

@@ -31,7 +31,7 @@ def encode(values: Values) -> Blocks:
     require_finite(values, "Q6_K")
     sub_blocks = values.reshape(-1, SUB_VALUES)
     found, quants = _search(sub_blocks)
-    found = found.reshape(-1, SUB_BLOCKS)
+    found = found.reshape(len(values), SUB_BLOCKS)
 
     peak = first_peak(np.where(np.isnan(found), np.float32(0), found))  # NaN: sums that overflow for huge values
     empty = np.abs(peak) < NOTHING

@@ -56,7 +56,7 @@ def apply_scale_min(d: np.ndarray, dmin: np.ndarray, packed: np.ndarray, quants:
     scales, mins = unpack_scale_min(packed)
     scale = (d.astype(np.float32) * scales)[..., None]
     minimum = (dmin.astype(np.float32) * mins)[..., None]
-    return (scale * quants.reshape(-1, SUB_BLOCKS, SUB_VALUES) - minimum).reshape(len(quants), -1)
+    return (scale * quants.reshape(-1, SUB_BLOCKS, SUB_VALUES) - minimum).reshape(quants.shape)
 
 
 def find_scale_min(values: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -149,7 +149,7 @@ def _transposed(builder, rows: list) -> list:
 
 
 def scratch(n_bytes: int):
-    """scratch(1024)() -> address of that many bytes on the stack, 64-byte aligned, the same each time within one call of the kernel."""
+    """scratch(1024)() -> address of that many bytes on the stack, 64-byte aligned. Each place in the source that calls it has its own."""
 
     @intrinsic
     def op(typing):

@@ -21,7 +21,11 @@ ENCODED = [f for f in IN_BLOCKS if f.encode is not None]
 
 @pytest.fixture(scope="module")
 def golden(shared: Path) -> dict[str, dict[str, np.ndarray]]:
-    return {name: dict(np.load(shared / "golden" / f"{name}.npz")) for name in ("encode", "decode")}
+    found = {}
+    for name in ("encode", "decode"):
+        with np.load(shared / "golden" / f"{name}.npz") as arrays:
+            found[name] = dict(arrays)
+    return found
 
 
 @pytest.mark.parametrize("block_format", DECODED, ids=lambda f: f.name)
