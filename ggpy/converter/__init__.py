@@ -2,7 +2,7 @@
 
 files.py        bounded, strict reading of untrusted files
 safetensors.py  checkpoint.py   what lies in a checkpoint directory
-identity.py     vocabulary.py   what the new file says of itself and of its tokenizer
+identity.py     vocabulary*.py  what the new file says of itself and of its tokenizer
 source.py       huggingface.py  requantize.py   a model as a stream of named float rows
 recipes.py      which tensor gets which block format
 stream.py       verify.py       the loop through which every weight goes once, and the look back

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
 from ggpy.converter.safetensors import FLOATS, StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor
-from ggpy.errors import CheckpointError, printable
-from ggpy.gguf import GGUFWriter
+from ggpy.errors import CheckpointError, TokenizerError, printable
+from ggpy.gguf import GGUFWriter, ValueType
+
+if TYPE_CHECKING:
+    from ggpy.converter.vocabulary import Vocabulary
 
 _COMPARE_BYTES = 1 << 24
 
@@ -30,7 +34,6 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path):
         self.name = model_name(path)
-        self.tokenizer_folder: Path | None = path
         self._checkpoint = Checkpoint(path)
         try:
             config, stored = self._checkpoint.config, self._checkpoint.tensors
@@ -49,8 +52,6 @@ class HuggingFaceSource:
         self.facts = ModelFacts(self._metadata[f"{self._arch.name}.block_count"], 0, self._arch.attn_v_boost(self._metadata))
 
     def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
-        from ggpy.converter.vocabulary import tokenizer_metadata
-
         n_values = sum(tensor.n_values for tensor in self.tensors)
         values = {
             "general.architecture": self._arch.name,
@@ -58,10 +59,31 @@ class HuggingFaceSource:
             **self._metadata,
             "general.file_type": recipe.file_type,
             "general.quantization_version": QUANTIZATION_VERSION,
-            **tokenizer_metadata(self._checkpoint.path, self._metadata[f"{self._arch.name}.vocab_size"]),
+            **self._vocabulary.metadata,
         }
         for key, value in values.items():
-            writer.add(key, value)
+            is_empty = isinstance(value, list) and not value  # a tokenizer without merges
+            writer.add(key, value, ValueType.STRING if is_empty else None)
+
+    def prove_tokenizer(self) -> str | None:
+        from ggpy.converter.vocabulary_proof import prove_tokenizer
+
+        try:
+            proof = prove_tokenizer(self._vocabulary.metadata, self._checkpoint.path)
+        except (CheckpointError, TokenizerError) as error:
+            self.warnings.append(f"the tokenizer could not be checked: {error}")
+            return None
+        if proof.n_different:
+            self.warnings.append(str(proof))
+        return str(proof)
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
+        from ggpy.converter.vocabulary import read_vocabulary
+
+        vocabulary = read_vocabulary(self._checkpoint.path, self._checkpoint.config)
+        self.warnings += vocabulary.warnings
+        return vocabulary
 
     def close(self) -> None:
         self._checkpoint.close()

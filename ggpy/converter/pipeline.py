@@ -83,6 +83,7 @@ def convert(
             try:
                 with GGUFWriter(target, alignment=source.alignment, force=force) as writer:
                     source.describe(writer, recipe)
+                    tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
                     written = _write(writer, source, planned, threads or available_threads(), measure_error, on_progress)
                     file_bytes = writer.file_size
@@ -96,7 +97,7 @@ def convert(
         source.close()
     tensors = tuple(_tensor_report(source, planned, written))
     seconds = time.perf_counter() - began
-    return Report(target, recipe.name, tensors, file_bytes, seconds, verify, tuple(warn.said))
+    return Report(target, recipe.name, tensors, file_bytes, seconds, verify, tuple(warn.said), tokenizer)
 
 
 def open_source(path: Path) -> Source:

@@ -110,7 +110,8 @@ class Report:
         whole = ("all", "", _size(self.n_bytes), f"{self.bits_per_weight:.3f}", *_percent(_pooled(self.tensors)))
         lines = _table([header, *rows, whole], left=2)
         for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
-            lines.append(f"{count} tensors are {format}, not {wanted}, which their rows or values do not allow")
+            subject = "1 tensor is" if count == 1 else f"{count} tensors are"
+            lines.append(f"{subject} {format}, not {wanted}: rows or values do not allow it")
         if self.tokenizer:
             lines.append(self.tokenizer)
         verified = "read back and found as meant" if self.verified else "not read back"

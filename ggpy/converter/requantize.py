@@ -20,8 +20,6 @@ _REPLACED = ("general.file_type", "general.quantization_version")
 class GGUFSource:
     """The tensors and metadata of a GGUF file; see `Source`. Raises GGUFError for a file that is not legal."""
 
-    tokenizer_folder: Path | None = None
-
     def __init__(self, path: Path):
         self._gguf = open_gguf(path)
         try:
@@ -46,6 +44,9 @@ class GGUFSource:
                 writer.copy(self._gguf.metadata, key)
         writer.add("general.file_type", recipe.file_type, ValueType.UINT32)
         writer.add("general.quantization_version", QUANTIZATION_VERSION, ValueType.UINT32)
+
+    def prove_tokenizer(self) -> str | None:
+        return None
 
     def close(self) -> None:
         self._file.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -56,10 +55,13 @@ class Source(Protocol):
     warnings: list[str]
     files: set[tuple[int, int]]
     alignment: int
-    tokenizer_folder: Path | None
 
     def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
         """Declare all metadata."""
+        ...
+
+    def prove_tokenizer(self) -> str | None:
+        """How the described tokenizer compares with the source's own, in one line; None where it was taken over as it is."""
         ...
 
     def close(self) -> None: ...
