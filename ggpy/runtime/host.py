@@ -23,7 +23,7 @@ def _cpu_quota() -> float | None:
     quotas = []
     for folder in _own_cgroups():
         match _words(folder / "cpu.max"):
-            case [quota, period] if quota != "max":
+            case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
                 quotas.append(int(quota) / int(period))
     quota, period = _words(_CGROUP / "cpu/cpu.cfs_quota_us"), _words(_CGROUP / "cpu/cpu.cfs_period_us")
     if quota and period and int(quota[0]) > 0:
@@ -39,7 +39,7 @@ def available_memory() -> int | None:
             limits.append(int(line[1]) * 1024)
     for folder in _own_cgroups():
         match _words(folder / "memory.max"), _words(folder / "memory.current"):
-            case [limit], [used] if limit != "max":
+            case [limit], [used] if limit.isdigit() and used.isdigit():
                 limits.append(max(0, int(limit) - int(used)))
     return min(limits, default=None)
 

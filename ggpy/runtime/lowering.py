@@ -205,8 +205,8 @@ class Lowering:
         q, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
         heads = op.inputs[0].width // shape.head_dim
         key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
-        words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("count"), Word("position"),
-                 Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"))  # fmt: skip
+        words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("count"),
+                 Word("position"), Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"))  # fmt: skip
         queries = (heads // shape.n_kv_heads * 8 + 3) // 4 * 4
         scratch = 4 * queries * (shape.head_dim + 64 + shape.padded_dim + 2)
         self._call("attention", "attention", words, [q, key_cache, value_cache], [out], scratch, op)

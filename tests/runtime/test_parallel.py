@@ -1,0 +1,75 @@
+"""Threads on a tape: everyone meets where the tape says so, as often as asked, from several Python threads."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import numpy as np
+import pytest
+
+from ggpy.runtime.compiled import kernel
+from ggpy.runtime.parallel import ThreadPool
+from ggpy.runtime.program import TAPE_WORDS
+
+
+def sums(length: int, steps: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """A tape of steps that each add 1 to a vector: wrong unless every step waits for the one before."""
+    arrays = [np.zeros(length, np.float32) for _ in range(steps + 1)]
+    ones, count = np.ones(length, np.float32), np.array([1])
+    tape = np.zeros((steps, TAPE_WORDS), np.int64)
+    for i in range(steps):
+        words = (arrays[i].ctypes.data, ones.ctypes.data, arrays[i + 1].ctypes.data, length, count.ctypes.data)
+        tape[i, :2] = kernel("pointwise", "add"), 1
+        tape[i, 2:7] = words
+    return tape, arrays, [ones, count]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_each_step_sees_all_of_the_one_before(threads: int):
+    tape, arrays, keep = sums(1000, 300)
+    pool = ThreadPool(threads)
+    for _ in range(5):
+        arrays[-1].fill(0)
+        pool.walk(tape)
+        assert (arrays[-1] == 300).all()
+    pool.close()
+    assert keep
+
+
+def test_part_of_a_tape(threads: int = 2):
+    tape, arrays, keep = sums(64, 10)
+    ThreadPool(threads).walk(tape, 4)
+    assert (arrays[4] == 4).all() and not arrays[5].any() and keep
+
+
+def test_pools_in_several_python_threads_do_not_disturb_each_other():
+    failures = []
+
+    def work():
+        tape, arrays, keep = sums(500, 100)
+        pool = ThreadPool(2)
+        for _ in range(20):
+            arrays[-1].fill(0)
+            pool.walk(tape)
+            if not (arrays[-1] == 100).all() or not keep:
+                failures.append(arrays[-1])
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def test_helpers_end_with_their_pool():
+    before = threading.active_count()
+    pools = [ThreadPool(3) for _ in range(4)]
+    assert threading.active_count() == before + 8
+    del pools
+    gc.collect()
+    for thread in threading.enumerate():
+        if thread.name.startswith("ggpy-"):
+            thread.join(1)
+    assert threading.active_count() == before
