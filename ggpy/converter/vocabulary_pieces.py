@@ -50,8 +50,7 @@ class Pieces:
 
     def _put_added(self, token: AddedToken) -> None:
         if not (token.special or looks_special(token.text)):
-            # Added tokens are looked for in the text as it is written, where U+2581 is still a space.
-            self._put(token.id, token.text.replace(_SPACE, " "), TokenType.USER_DEFINED, _ADDED_SCORE)
+            self._put(token.id, spaced(token.text), TokenType.USER_DEFINED, _ADDED_SCORE)
         elif self.texts[token.id] != token.text or self.types[token.id] not in _FIXED_TYPES:
             self._put(token.id, token.text, TokenType.CONTROL, _ADDED_SCORE)
 
@@ -67,6 +66,11 @@ class Pieces:
             first = ids.setdefault(text, i)
             if first != i:
                 raise CheckpointError(f"{self.where}: tokens {first} and {i} are both '{printable(text, 80)}'; expected no text twice")
+
+
+def spaced(text: str) -> str:
+    """A user-defined token as GGUF has it: readers look for it in the text as it is written, where U+2581 is still a space."""
+    return text.replace(_SPACE, " ")
 
 
 def looks_special(text: str) -> bool:

@@ -67,11 +67,11 @@ def choose_pre(engine: Engine, ignore_merges: bool, clean_spaces: bool, where: s
     Of names that cut alike, the first that also treats merges alike, and spaces before punctuation in written text. Where none cuts alike,
     the nearest, with a warning that says what will differ. Raises CheckpointError for a pre-tokenizer that takes too long or fails.
     """
-    source = _cuts(engine.pre_tokenizer, where)
+    source = cuts_of(engine.pre_tokenizer, where)
     known: dict[tuple[str, ...], int] = {}
     for pre in PRE_TOKENIZERS.values():
         if pre.patterns not in known:
-            known[pre.patterns] = sum(a != b for a, b in zip(source, _cuts(pattern_cutter(pre.patterns), where), strict=True))
+            known[pre.patterns] = sum(a != b for a, b in zip(source, cuts_of(pattern_cutter(pre.patterns), where), strict=True))
 
     def distance(name: str) -> tuple[int, bool, bool]:
         pre = PRE_TOKENIZERS[name]
@@ -94,7 +94,7 @@ def pattern_cutter(patterns: tuple[str, ...]) -> Any:
     return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in patterns])
 
 
-def _cuts(cutter: Any, where: str) -> list[Spans]:
+def cuts_of(cutter: Any, where: str) -> list[Spans]:
     """(start, stop) of each word of each telling text."""
     if cutter is None:
         return [[(0, len(text))] for text in TELLING_TEXTS]
@@ -108,7 +108,7 @@ def _cuts(cutter: Any, where: str) -> list[Spans]:
 
 
 def _explain(name: str, n_different: int, source: list[Spans], where: str) -> str:
-    nearest = _cuts(pattern_cutter(PRE_TOKENIZERS[name].patterns), where)
+    nearest = cuts_of(pattern_cutter(PRE_TOKENIZERS[name].patterns), where)
     text, wanted, got = next((t, a, b) for t, a, b in zip(TELLING_TEXTS, source, nearest, strict=True) if a != b)
     at = next(i for i, (a, b) in enumerate(zip([*wanted, None], [*got, None], strict=False)) if a != b)
     lo, hi = (wanted[at] if at < len(wanted) else got[at])[0], max(span[1] for span in (wanted[at : at + 2] + got[at : at + 2]))

@@ -50,7 +50,7 @@ class TokenizerProof:
 
     def __str__(self) -> str:
         """One line for a summary."""
-        skipped = f" ({self.skipped} texts that start with a space were left out: tokenizers drops one)" if self.skipped else ""
+        skipped = f" ({self.skipped} left out where tokenizers puts no space and sentencepiece does)" if self.skipped else ""
         if not self.n_different:
             return f"tokenizer: {self.n_texts} texts give the same ids as {self.source}{skipped}"
         return (
@@ -102,12 +102,13 @@ def _readers(files: TokenizerFiles, tokenizer: Tokenizer, metadata: Mapping[str,
     if files.json is None:
         raise CheckpointError(f"{files.folder}: no tokenizer.model and no tokenizer.json to compare with")
     engine, where = load_engine(files.json_text, files.json.where), files.json.where
-    drops_space = is_llama and uses_metaspace(files.json)
+    # Metaspace puts no mark before a text that starts with one, and none after a special token.
+    unmarked = tuple(token.text for token in files.added_tokens().values()) if is_llama and uses_metaspace(files.json) else None
     return (
         "tokenizer.json",
         lambda text: guarded(lambda: engine.encode(text, add_special_tokens=False).ids, where),
         lambda text: tokenizer.encode(text, parse_special=True),
-        lambda text: drops_space and text.startswith(_MARKS),
+        lambda text: unmarked is not None and (text.startswith(_MARKS) or any(special in text for special in unmarked)),
     )
 
 

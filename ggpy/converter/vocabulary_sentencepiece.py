@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Iterator
 
-from ggpy.converter.vocabulary_pieces import Pieces
+from ggpy.converter.vocabulary_pieces import Pieces, spaced
 from ggpy.errors import CheckpointError, printable
 from ggpy.tokenizer import TokenType
 
@@ -64,9 +64,10 @@ def _add_piece(pieces: Pieces, message: dict[int, int | bytes]) -> None:
     if math.isnan(value):
         raise ValueError(f"the score of piece {len(pieces.texts)} is nan")
     assert pieces.scores is not None
-    pieces.texts.append(raw.decode("utf-8"))
+    text, type = raw.decode("utf-8"), _TYPES[int(kind)]
+    pieces.texts.append(spaced(text) if type is TokenType.USER_DEFINED else text)
     pieces.scores.append(value)
-    pieces.types.append(_TYPES[int(kind)])
+    pieces.types.append(type)
 
 
 def _message(data: int | bytes) -> dict[int, int | bytes]:
