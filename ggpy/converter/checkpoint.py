@@ -68,8 +68,13 @@ class Checkpoint:
         return tensors
 
     def _shard_name(self, places: HFConfig, name: str) -> str:
-        shard = places.string(name)
-        if not shard.endswith(".safetensors") or any(c in "/\\:\0" or ord(c) < 32 for c in shard) or shard.startswith("."):
+        shard = places[name]
+        if (
+            type(shard) is not str
+            or not shard.endswith(".safetensors")
+            or any(c in "/\\:\0" or ord(c) < 32 for c in shard)
+            or shard.startswith(".")
+        ):
             raise places.refuse(name, "the plain name of a .safetensors file in the same directory")
         return shard
 

@@ -62,14 +62,14 @@ class HuggingFaceSource:
             **self._vocabulary.metadata,
         }
         for key, value in values.items():
-            is_empty = isinstance(value, list) and not value  # a tokenizer without merges
-            writer.add(key, value, ValueType.STRING if is_empty else None)
+            writer.add(key, value, ValueType.STRING if _is_empty_list(value) else None)
 
     def prove_tokenizer(self) -> str | None:
         from ggpy.converter.vocabulary_proof import prove_tokenizer
 
         try:
-            proof = prove_tokenizer(self._vocabulary.metadata, self._checkpoint.path)
+            filled = {key: value for key, value in self._vocabulary.metadata.items() if not _is_empty_list(value)}
+            proof = prove_tokenizer(filled, self._checkpoint.path)
         except (CheckpointError, TokenizerError) as error:
             self.warnings.append(f"the tokenizer could not be checked: {error}")
             return None
@@ -87,6 +87,11 @@ class HuggingFaceSource:
 
     def close(self) -> None:
         self._checkpoint.close()
+
+
+def _is_empty_list(value: object) -> bool:
+    """As of merges, of a tokenizer that knows single bytes alone."""
+    return isinstance(value, list) and not value
 
 
 def _identities(path: Path) -> set[tuple[int, int]]:

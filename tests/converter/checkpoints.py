@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 from collections.abc import Mapping
@@ -85,12 +86,13 @@ def with_header(header: bytes, data: bytes = b"") -> bytes:
 
 
 def write_tokenizer(folder: Path, n_vocab: int) -> None:
-    """A byte-level tokenizer without merges: 256 bytes, an end token, and words to fill the vocabulary."""
+    """A byte-level tokenizer: 256 bytes, pairs of letters to fill the vocabulary, an end token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    words = [*alphabet, *(f"word{i}" for i in range(n_vocab - len(alphabet) - 1))]
-    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=[]))
+    merges = list(itertools.islice(itertools.product("abcdefgh", repeat=2), n_vocab - len(alphabet) - 1))
+    words = [*alphabet, *(a + b for a, b in merges)]
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|endoftext|>"])
