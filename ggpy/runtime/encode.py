@@ -12,6 +12,7 @@ from ggpy.runtime.compiled import has_kernel, kernel
 from ggpy.runtime.parallel import run_kernel
 
 _GROUP = 16  # values a compiled encoder takes at least: formats of single values count in groups
+_SHARE = 1 << 16  # values below which another thread is not worth starting
 _PIECE = 1 << 18  # values the NumPy reference encodes at a time
 _NO_FAULT = np.iinfo(np.int64).max
 
@@ -38,7 +39,7 @@ def encode_rows(
     unit = max(block_format.block_values, _GROUP)
     compiled = values.size // unit * unit if has_encoder(block_format) else 0
     if compiled:
-        _run(values, out, block_format, compiled // unit, threads)
+        _run(values, out, block_format, compiled // unit, max(1, min(threads, compiled // _SHARE)))
     if compiled < values.size:
         _reference(values, out, block_format, compiled)
     return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from .memory import I64, pointer
 from .vectors import Vector, declare, f32x16, intrinsic, lane_constant
@@ -149,13 +149,14 @@ def _transposed(builder, rows: list) -> list:
 
 
 def scratch(n_bytes: int):
-    """scratch(1024)() -> address of that many bytes on the stack, 64-byte aligned. Each place in the source that calls it has its own."""
+    """scratch(1024)() -> address of that many bytes on the stack, 64-byte aligned, not cleared; each place that calls it has its own."""
 
     @intrinsic
     def op(typing):
         def code(context, builder, signature, args):
-            memory = cgutils.alloca_once(builder, ir.ArrayType(ir.IntType(8), n_bytes))
-            memory.align = 64
+            with builder.goto_entry_block():  # in a loop it would grow the stack; numba's `alloca_once` clears the memory each time
+                memory = builder.alloca(ir.ArrayType(ir.IntType(8), n_bytes))
+                memory.align = 64
             return builder.ptrtoint(memory, I64)
 
         return types.intp(), code

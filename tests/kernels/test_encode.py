@@ -72,14 +72,19 @@ def test_equal_to_the_reference(hard: dict[str, np.ndarray], block_format: Block
 def test_equal_to_ggml(shared: Path, block_format: BlockFormat):
     with np.load(shared / "golden" / "encode.npz") as golden:
         values, expected = golden["x"], golden[f"{block_format.name}.blocks"]
-    for threads in (1, 2):
-        assert np.array_equal(encode_rows(values, block_format, threads), expected)
+    assert np.array_equal(encode_rows(values, block_format, 2), expected)
 
 
 @pytest.mark.parametrize("block_format", COMPILED, ids=by_name)
 @pytest.mark.parametrize("n_blocks", [0, 1, 2, 3, 17, 131])
-def test_any_number_of_blocks_and_threads(block_format: BlockFormat, n_blocks: int):
+def test_any_number_of_blocks(block_format: BlockFormat, n_blocks: int):
     values = np.random.default_rng(n_blocks).standard_normal((1, n_blocks * block_format.block_values)).astype(np.float32)
+    assert np.array_equal(encode_rows(values, block_format), reference(values, block_format))
+
+
+@pytest.mark.parametrize("block_format", COMPILED, ids=by_name)
+def test_threads_change_nothing(block_format: BlockFormat):
+    values = np.random.default_rng(7).standard_normal((1537, 256)).astype(np.float32)  # 24 chunks and a part of one
     expected = reference(values, block_format)
     for threads in (1, 2, 5):
         assert np.array_equal(encode_rows(values, block_format, threads), expected)
@@ -98,10 +103,10 @@ def test_nothing_is_written_outside_the_blocks(block_format: BlockFormat):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("block_format", WRITTEN, ids=by_name)
 def test_the_first_value_that_is_not_finite_is_named(block_format: BlockFormat, bad: float):
-    for index in (0, 15, 16, 50_000, 131_071):
-        values = np.ones((256, 512), np.float32)
-        values.flat[[index, 100_000, 131_071]] = bad
-        first = min(index, 100_000)
+    for index in (0, 15, 16, 50_000, 262_143):
+        values = np.ones((512, 512), np.float32)
+        values.flat[[index, 150_000, 262_143]] = bad
+        first = min(index, 150_000)
         for threads in (1, 3):
             with pytest.raises(ValueError, match=rf"^{block_format.name} cannot encode {bad} at index {first}: weights must be finite$"):
                 encode_rows(values, block_format, threads)

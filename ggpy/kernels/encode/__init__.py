@@ -5,6 +5,8 @@ sixteen independent sub-blocks, and from threads that take chunks of blocks.
 
 chunks.py     the loop around every encoder: words, chunks, the first NaN or Inf
 rounding.py   float to integer, as `ggpy.blocks.rounding`
+extremes.py   the first of the farthest, smallest and largest of 32 values
+nibbles.py    quants of a block of 32 packed to four bits and one
 scale_min.py  the search for scale and min that Q4_K and Q5_K share
 
 This package imports no numba; its modules do. Call them through `ggpy.runtime.encode`.
