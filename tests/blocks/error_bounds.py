@@ -1,4 +1,4 @@
-"""How far a weight may move through each format, and why; and how far normal weights were measured to move."""
+"""How far a weight may move through each format, and why."""
 
 from __future__ import annotations
 
@@ -104,16 +104,7 @@ ERROR_BOUNDS: dict[str, Bound] = {
     "Q6_K": _q6_k,
 }
 
-TYPICAL_ERROR = {  # root mean square error over that of the weights: normal weights, standard deviation 0.02, seed 1
-    "F32": 0.0,
-    "F16": 0.0002075,
-    "BF16": 0.001669,
-    "Q4_0": 0.0861,
-    "Q4_1": 0.07856,
-    "Q5_0": 0.04295,
-    "Q5_1": 0.03804,
-    "Q8_0": 0.005384,
-    "Q4_K": 0.07186,
-    "Q5_K": 0.03622,
-    "Q6_K": 0.01776,
-}
+
+def error_bound(name: str) -> Bound:
+    """The bound of a format; one that has none here must at least keep every value within the largest magnitude of its block."""
+    return ERROR_BOUNDS.get(name, lambda values, blocks: _per_block(values, BLOCKS[name].block_values, lambda x: np.abs(x).max(axis=1)))
