@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -84,7 +84,7 @@ class Chat:
         bos, eos = ("" if i is None else tokenizer.vocabulary[i] for i in (tokenizer.bos, tokenizer.eos))
         return encode(render(self.template, [*system, *self.messages], bos=bos, eos=eos, **self.variables), tokenizer)
 
-    def stream(self, text: str) -> Iterator[Step]:
+    def stream(self, text: str) -> Generator[Step, None, None]:
         """Say `text` and yield the answer step by step.
 
         An answer that is abandoned, by closing the iterator or by Ctrl-C, stays in the conversation as far as it came. A question that gets
@@ -136,7 +136,7 @@ class Continuation:
         """Tokens of the context that the last text and its continuation filled."""
         return self.usage.prompt_tokens + self.usage.generated_tokens
 
-    def stream(self, text: str) -> Iterator[Step]:
+    def stream(self, text: str) -> Generator[Step, None, None]:
         """Continue `text`, step by step."""
         began = time.perf_counter()
         tokenizer = self.model.tokenizer

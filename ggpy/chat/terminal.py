@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from types import FrameType
 from typing import TextIO
+
+try:
+    import termios
+except ImportError:  # Windows
+    termios = None
 
 from ggpy.chat.commands import COMMANDS, Leave, Session, execute
 from ggpy.chat.session import Chat, Step
@@ -24,27 +33,69 @@ def visible(text: str) -> str:
     return "".join(c if c in "\n\t" else printable(c) for c in text.replace("\r\n", "\n"))
 
 
-def show(steps: Iterable[Step], out: TextIO | None = None) -> str:
-    """Write an answer while it comes and end it with a line break; returns it. Control characters are escaped on a terminal only."""
-    out = sys.stdout if out is None else out
+def show(steps: Generator[Step, None, None], out: TextIO) -> str:
+    """Write an answer while it comes and end it with a line break; returns it. Control characters are escaped on a terminal only.
+
+    Ctrl-C takes effect between two tokens, as KeyboardInterrupt; a second one at once.
+    """
     clean = visible if out.isatty() else str
-    parts = []
+    parts: list[str] = []
     try:
-        for step in steps:
-            parts.append(step.text)
-            out.write(clean(step.text))
-            out.flush()
+        with _noted_interrupts() as interrupts, _silent_keyboard():
+            for step in steps:
+                parts.append(step.text)
+                out.write(clean(step.text))
+                out.flush()
+                if interrupts:
+                    raise KeyboardInterrupt
     finally:
-        if not parts or not parts[-1].endswith("\n"):
+        steps.close()
+        text = "".join(parts)
+        if text and not text.endswith("\n"):
             out.write("\n")
             out.flush()
-    return "".join(parts)
+    return text
 
 
-def chat(session: Session, *, read_line: ReadLine | None = None, out: TextIO | None = None, err: TextIO | None = None) -> None:
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Collects the first Ctrl-C instead of raising it, so that no step is left half done."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _silent_keyboard() -> Iterator[None]:
+    """What is typed meanwhile does not appear in the answer's midst; it waits for the next prompt."""
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard)
+    silent = [*before]
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(keyboard, termios.TCSANOW, silent)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keyboard, termios.TCSANOW, before)
+
+
+def chat(session: Session, read_line: ReadLine, out: TextIO, err: TextIO) -> None:
     """Talk until Ctrl-D or /exit. Answers go to `out`, everything about them to `err`."""
-    read_line = line_reader() if read_line is None else read_line
-    out, err = sys.stdout if out is None else out, sys.stderr if err is None else err
 
     def say(line: str) -> None:
         line = printable(line, 2000)
