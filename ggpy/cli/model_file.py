@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -110,6 +111,8 @@ def _is_complete(path: Path) -> bool:
 
 def _hub_file(name: str, type: str | None, status: Status) -> Path | None:
     """The GGUF file of a Hub repository that has any, downloaded or from the client's cache; None where it has none."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
+        return None
     try:
         from huggingface_hub import HfApi, hf_hub_download  # pyright: ignore[reportMissingImports]
     except ImportError:

@@ -88,17 +88,17 @@ def run(args: argparse.Namespace) -> None:
         session = open_session(model, args, status)
         loaded = time.perf_counter() - began
         if prompt is None:
-            from ggpy.chat.terminal import chat
+            from ggpy.chat.terminal import chat, line_reader
 
             status.say(f"{model.path.name}: {model.context} tokens of context; /help shows the commands")
-            chat(session)
+            chat(session, line_reader(), sys.stdout, sys.stderr)
         elif args.json:
             text = "".join(step.text for step in session.stream(prompt))
             print(json.dumps(as_json(session, text, loaded)))
         else:
             from ggpy.chat.terminal import show
 
-            show(session.stream(prompt))
+            show(session.stream(prompt), sys.stdout)
             report_cut(session, args, status)
 
 
