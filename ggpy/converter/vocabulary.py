@@ -49,7 +49,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     """
     config = config if isinstance(config, HFConfig) else HFConfig(config, str(folder / "config.json"))
     files, warnings = read_tokenizer_files(folder), []
-    engine = None if files.json is None else load_engine(files.json_text, files.json.where)
+    engine = _load_engine(files, warnings)
     pieces = _read_pieces(files, engine, warnings)
     pieces.add(files.added_tokens().values(), _n_rows(files, config, pieces), warnings)
     roles = special_ids(files, config, pieces.texts, warnings)
@@ -68,6 +68,18 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         **chat_templates(files, warnings),
     }
     return Vocabulary({key: value for key, value in metadata.items() if value is not None}, Path(pieces.where).name, tuple(warnings))
+
+
+def _load_engine(files: TokenizerFiles, warnings: list[str]) -> Engine | None:
+    if files.json is None:
+        return None
+    try:
+        return load_engine(files.json_text, files.json.where)
+    except CheckpointError as error:
+        if files.model is None:
+            raise
+        warnings.append(f"{error}; tokenizer.model is taken alone")
+        return None
 
 
 def _read_pieces(files: TokenizerFiles, engine: Engine | None, warnings: list[str]) -> Pieces:

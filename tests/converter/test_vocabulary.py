@@ -142,6 +142,14 @@ def test_tokenizer_model_that_is_none_gives_way_to_tokenizer_json(tmp_path: Path
     assert prove_tokenizer(vocabulary.metadata, folder).n_different == 0
 
 
+def test_tokenizer_json_that_cannot_be_loaded_is_not_needed_beside_tokenizer_model(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path, tokenizer_model=sentencepiece_model(), tokenizer_json={"model": {"type": "Future"}})
+    vocabulary = read_vocabulary(folder, {"bos_token_id": 1})
+    assert (vocabulary.source, value(vocabulary, "add_bos_token")) == ("tokenizer.model", True)
+    assert "tokenizer.model is taken alone" in vocabulary.warnings[0]
+    assert prove_tokenizer(vocabulary.metadata, folder).n_different == 0
+
+
 @pytest.mark.parametrize(
     ("single", "add_bos", "add_eos", "warned"),
     [
