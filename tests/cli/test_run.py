@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -220,7 +221,7 @@ def test_chat_on_a_terminal(demo_gguf: Path):
         os.execv(sys.executable, [sys.executable, "-m", "ggpy.cli.run", "--demo", "--threads", "1"])
     seen = b""
 
-    def wait_for(text: bytes, seconds: float = 90) -> None:
+    def wait_for(text: bytes, seconds: float = 60) -> None:
         nonlocal seen
         deadline = time.monotonic() + seconds
         while text not in seen:
@@ -232,18 +233,25 @@ def test_chat_on_a_terminal(demo_gguf: Path):
                     os.write(terminal, b"\x1b[1;1R")  # where the cursor is, which prompt_toolkit asks a terminal
         seen = seen.split(text, 1)[1]
 
+    def type_line(line: bytes) -> None:
+        wait_for(b"\x1b[?2004h")  # bracketed paste: the prompt is there
+        os.write(terminal, line)
+
     try:
         wait_for(b"/help shows the commands")
-        wait_for(b"> ")
-        os.write(terminal, b"In the beginning\r")
+        type_line(b"In the beginning\r")
         wait_for(b"God created the heaven")
         wait_for(b"per second")
-        os.write(terminal, b"/help\r")
+        type_line(b"/help\r")
         wait_for(b"forget the conversation")
-        os.write(terminal, b"\x03")
+        type_line(b"\x03")
         wait_for(b"Ctrl-D or /exit leaves")
-        os.write(terminal, b"\x04")
+        type_line(b"\x04")
         _, status = os.waitpid(pid, 0)
+        pid = 0
         assert os.waitstatus_to_exitcode(status) == 0
     finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         os.close(terminal)
