@@ -2,19 +2,61 @@
 
 No fast-math anywhere: what may be fused or reassociated is written so, with `fma` and explicit lanes. That keeps the encoders
 bit-exact and every kernel independent of the optimizer's mood.
+
+Numba would optimize each helper by itself, emit machine code for it and keep a copy beside the kernel that inlined it. Here a helper is only
+typed and lowered; the kernel's module, with everything but its entry made internal, is optimized and emitted once: half the time and size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from numba import cfunc, njit
-from numba.core import types
+from numba import njit
+from numba.core import codegen, types
+from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import _FunctionCompiler
+from numba.core.registry import cpu_target
 
 SIGNATURE = types.void(types.intp, types.intp, types.intp)  # (address of int64 words, thread index, thread count)
 OPTIONS = {"error_model": "numpy", "boundscheck": False}
+
+
+class _LinkedOnly(codegen.JITCodeLibrary):
+    """A library that is only ever linked into a kernel's: nothing in it is optimized as a whole or emitted."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+@contextmanager
+def _lowering_only() -> Iterator[Any]:
+    """While it lasts, functions that Numba compiles are typed, lowered and linkable, but not turned into machine code. Yields the generator
+    of code. Under Numba's own lock, so that functions other threads compile are not affected."""
+    generator: Any = cpu_target.target_context.codegen()
+
+    def lower_only(self: Any, flags: Any) -> Any:
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        return flags
+
+    with global_compiler_lock:
+        compiler: Any = _FunctionCompiler
+        before, usual = compiler._customize_flags, generator._library_class
+        compiler._customize_flags, generator._library_class = lower_only, _LinkedOnly
+        generator.set_env = lambda name, environment: None  # would write to a symbol that machine code has
+        try:
+            yield generator
+        finally:
+            compiler._customize_flags, generator._library_class = before, usual
+            del generator.set_env
+
 
 inline = njit(forceinline=True, **OPTIONS)
 """For helpers of kernels: always inlined by LLVM, no exceptions, no bounds checks."""
@@ -28,9 +70,18 @@ class Kernel:
 
     def emit(self) -> tuple[bytes, str]:
         """(object code, name of its entry); the code has no undefined symbols, so llvmlite alone can load it."""
-        compiled: Any = cfunc(SIGNATURE, forceinline=True, **OPTIONS)(self.function)
-        library = compiled._library
-        return bytes(library._codegen._tm.emit_object(library._final_module)), compiled._wrapper_name
+        with _lowering_only() as generator:
+            options = {"forceinline": True, **OPTIONS}
+            function: Any = CFunc(self.function, (SIGNATURE.args, SIGNATURE.return_type), {}, options)
+            result = function._compile_uncached()
+            library, entry = result.library, result.fndesc.llvm_cfunc_wrapper_name
+            library.finalize()
+            module = library._final_module
+            for defined in module.functions:
+                if not defined.is_declaration and defined.name != entry:
+                    defined.linkage = "internal"
+            codegen.JITCodeLibrary._optimize_final_module(library)
+            return bytes(generator._tm.emit_object(library._final_module)), entry
 
 
 def kernel(function: Callable[[int, int, int], None]) -> Kernel:
