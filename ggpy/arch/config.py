@@ -65,11 +65,17 @@ def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{file.path}: no matrix token_embd.weight in the file")
     return Config(
-        n_layers=n_layers, n_vocab=embedding.shape[0], d_model=d_model, d_ff=d_ff, n_heads=n_heads, n_kv_heads=n_kv_heads, head_dim=head_dim,
+        n_layers=n_layers,
+        n_vocab=embedding.shape[0],
+        d_model=d_model,
+        d_ff=d_ff,
+        n_heads=n_heads,
+        n_kv_heads=n_kv_heads,
+        head_dim=head_dim,
         context_length=count("context_length", 1 << 31),
         norm_eps=float(meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1)),
         rope=_rope(file, architecture, head_dim, pairing),
-    )  # fmt: skip
+    )
 
 
 def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rope:

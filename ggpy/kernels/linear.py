@@ -8,8 +8,8 @@ The factories take a block format's own functions, all inlined:
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
 
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
-count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y, or 0,
-12 bytes per token in them: as in y for a residual, 0 for a bias.
+count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
+or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias.
 """
 
 from __future__ import annotations

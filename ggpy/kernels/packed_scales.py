@@ -1,8 +1,7 @@
 """The 6-bit scales and mins of Q4_K and Q5_K: eight of each in twelve bytes.
 
-Bytes 0-3: scales 0-3 (low 6 bits); 4-7: mins 0-3; 8-11: the low nibbles of scales 4-7 and, above them, of mins 4-7, whose upper two bits are
-the top bits of bytes 0-3 and 4-7.
-"""
+Bytes 0-3: scales 0-3 (low 6 bits); 4-7: mins 0-3; 8-11: the low nibbles of scales 4-7 and, above them, of mins 4-7, whose upper two bits
+are the top bits of bytes 0-3 and 4-7."""
 
 from __future__ import annotations
 

@@ -7,8 +7,6 @@ thread (4 k; unused by `silu_mul`). Words of add: 0 a, 1 b, 2 out, 3 k, 4 addres
 
 from __future__ import annotations
 
-import numpy as np
-
 from ggpy.kernels.activations import copy_row, quantize_row, tile_of, tile_width
 from ggpy.kernels.exponential import exp_f32x16
 from ggpy.kernels.options import inline, kernel

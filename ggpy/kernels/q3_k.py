@@ -1,8 +1,7 @@
 """Q3_K: 256 third bits, 256 two-bit values, sixteen 6-bit scales in twelve bytes, f16 d; value = d * (scale - 32) * (q - 4).
 
-Bit 4h + j of byte l of the third bits belongs to value l + 32 j of half h; two-bit values lie as in Q2_K. Scales: the low nibbles of sixteen
-in bytes 0-7 (0-7 low, 8-15 high), their upper two bits in bytes 8-11, for scales s, s + 4, s + 8, s + 12 from the lowest up.
-"""
+Bit 4h + j of byte l of the third bits belongs to value l + 32 j of half h; two-bit values lie as in Q2_K. Scales: the low nibbles of
+sixteen in bytes 0-7 (0-7 low, 8-15 high), their upper two bits in bytes 8-11, for scales s, s + 4, s + 8, s + 12 from the lowest up."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Super-blocks of 256 values: the dot and the unpacking that the K formats share.
 
-A format gives, for a super-block at address w, `values(w, c)` for c = 0 … 3 -> u8x64, the integers in order, and per group of 32 or 16 values
-its integer scale and min, so that value = d * scale * integer - m. Activations are the int8_256 kind of one token: one scale for all 256,
-so products are summed in int32 across the super-block, each weighted by its group's scale, and become float once.
-"""
+A format gives, for a super-block at address w, `values(w, c)` for c = 0 … 3 -> u8x64, the integers in order, and per group of 32 or 16
+values its integer scale and min, so that value = d * scale * integer - m. Activations are the int8_256 kind of one token: one scale for
+all 256, so products are summed in int32 across the super-block, each weighted by its group's scale, and become float once."""
 
 from __future__ import annotations
 
