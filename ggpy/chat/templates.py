@@ -19,7 +19,8 @@ import jinja2.ext
 from jinja2 import nodes
 
 from ggpy.chat.jinja.budget import MAX_SOURCE, MAX_TOKENS, Budget
-from ggpy.chat.jinja.evaluate import Engine, Jump, Scope
+from ggpy.chat.jinja.expressions import Scope
+from ggpy.chat.jinja.statements import Engine, Jump
 from ggpy.chat.jinja.text import Ranges, concatenate, outside
 from ggpy.chat.jinja.values import take_in
 from ggpy.errors import TemplateError
