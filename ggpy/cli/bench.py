@@ -1,0 +1,71 @@
+"""`ggpy-bench`: how fast a model runs here, and what share of the machine's limits that is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ggpy.cli.common import command_parser, list_of, non_negative_int, positive_int, run_command
+
+if TYPE_CHECKING:
+    from ggpy.bench import Result
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `ggpy-bench`."""
+    parser = command_parser("ggpy-bench", "Measure prefill and decode speed of MODEL, as medians and as a share of this machine's limits.")
+    parser.add_argument("model", metavar="MODEL", help="what ggpy-run takes: a GGUF file, a checkpoint directory, a Hub repository")
+    parser.add_argument("-p", "--prefill", metavar="N", type=non_negative_int, default=512, help="prompt tokens; 0: no test (default 512)")
+    parser.add_argument(
+        "-n", "--decode", metavar="N", type=non_negative_int, default=128, help="tokens to generate; 0: no test (default 128)"
+    )
+    parser.add_argument("--threads", metavar="N[,N…]", type=list_of(positive_int), help="threads (default: what this process may use)")
+    parser.add_argument("-r", "--repetitions", metavar="N", type=positive_int, default=5, help="measured runs of each test (default 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def bench_file(args: argparse.Namespace) -> None:
+    """Measure what `args` names; the results on stdout, one by one or as JSON."""
+    from ggpy.bench import bench, machine
+    from ggpy.cli.model_file import find_model
+    from ggpy.cli.status import Status
+
+    status = Status(args.prog)
+    path = find_model(args.model, status)
+    about = machine()
+    if not args.json:
+        status.say(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items()))
+        print(f"{'test':8} {'threads':>7} {'tokens/s':>10} {'range':>17} {'of the limit':>13} {'other load':>11}")
+    options = {"prefill": args.prefill, "decode": args.decode, "threads": args.threads, "repetitions": args.repetitions}
+    results = bench(path, on_result=None if args.json else lambda result: print(as_row(result), flush=True), **options)
+    if args.json:
+        print(json.dumps({"machine": about, "results": [as_json(result) for result in results]}))
+
+
+def as_row(result: Result) -> str:
+    """One line of the table."""
+    share = "" if result.share_of_limit is None else f"{result.share_of_limit:.0%}"
+    others = "" if result.others is None else f"{result.others:.1f}"
+    spread = f"{min(result.runs):.1f}-{max(result.runs):.1f}"
+    return f"{result.test:8} {result.threads:7} {result.tokens_per_second:10.1f} {spread:>17} {share:>13} {others:>11}"
+
+
+def as_json(result: Result) -> dict[str, object]:
+    """The result as it stands in the JSON output."""
+    return {
+        "test": result.test,
+        "threads": result.threads,
+        "tokens_per_second": result.tokens_per_second,
+        "runs": list(result.runs),
+        "share_of_limit": result.share_of_limit,
+        "limit": result.limit,
+        "others": result.others,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    return run_command(bench_file, build_parser().parse_args(argv))

@@ -1,0 +1,47 @@
+"""The float checkpoint, run by transformers, has the logits of its F32 file run by ggpy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ggpy
+
+TEXT = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # the peers' own deprecations
+
+
+def transformers_logits(checkpoint: Path, ids: list[int]) -> np.ndarray:
+    """float32 (len(ids), n_vocab), computed in float32."""
+    reason = "is not installed (pip install -e '.[oracle]')"
+    torch = pytest.importorskip("torch", reason=f"torch {reason}")
+    transformers = pytest.importorskip("transformers", reason=f"transformers {reason}")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager")
+    with torch.no_grad():
+        return model(torch.tensor([ids])).logits[0].numpy()
+
+
+def check(checkpoint: Path, gguf: Path) -> None:
+    """ggpy keeps keys and values in float16, transformers in float32: that is the difference left."""
+    ggpy.convert(checkpoint, gguf, type="f32")
+    model = ggpy.load(gguf, context=128)
+    ids = model.tokenize(TEXT, bos=model.tokenizer.add_bos)
+    ours, theirs = model.logits(ids), transformers_logits(checkpoint, ids)
+    assert np.abs(ours - theirs).max() < 0.01 * theirs.std()
+    assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+def test_stories260k(shared: Path, tmp_path: Path):
+    check(shared / "models" / "stories260K", tmp_path / "model.gguf")
+
+
+def test_the_demo_checkpoint(tmp_path: Path):
+    check(Path(ggpy.__file__).parent / "demo", tmp_path / "model.gguf")
+
+
+@pytest.mark.real_model
+@pytest.mark.slow
+def test_smollm2(smollm2_checkpoint: Path, tmp_path: Path):
+    check(smollm2_checkpoint, tmp_path / "model.gguf")
