@@ -14,8 +14,6 @@ from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
 from ggpy.converter.source import SourceTensor
 from ggpy.gguf import GGUFWriter, Tensor, ValueType, open_gguf
 
-_REPLACED = ("general.file_type", "general.quantization_version")
-
 
 class GGUFSource:
     """The tensors and metadata of a GGUF file; see `Source`. Raises GGUFError for a file that is not legal."""
@@ -39,11 +37,14 @@ class GGUFSource:
         self.tensors = [self._source_tensor(tensor) for tensor in self._gguf.tensors.values()]
 
     def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
+        replaced = {"general.file_type": recipe.file_type, "general.quantization_version": QUANTIZATION_VERSION}
         for key in self._gguf.metadata:
-            if key not in _REPLACED and not key.startswith("split."):
+            if key in replaced:
+                writer.add(key, replaced.pop(key), ValueType.UINT32)
+            elif not key.startswith("split."):
                 writer.copy(self._gguf.metadata, key)
-        writer.add("general.file_type", recipe.file_type, ValueType.UINT32)
-        writer.add("general.quantization_version", QUANTIZATION_VERSION, ValueType.UINT32)
+        for key, value in replaced.items():
+            writer.add(key, value, ValueType.UINT32)
 
     def prove_tokenizer(self) -> str | None:
         return None
