@@ -1,0 +1,162 @@
+"""ggpy-convert: what it shows, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ggpy
+from ggpy.blocks import BLOCKS
+from ggpy.cli.convert import main
+from ggpy.gguf import GGUFWriter, open_gguf
+
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ggpy.__file__).parents[1])}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A GGUF file of one matrix and one norm."""
+    path = tmp_path / "tiny-f32.gguf"
+    values = np.random.default_rng(0).standard_normal((4, 288), np.float32)
+    with GGUFWriter(path) as writer:
+        writer.add("general.architecture", "llama")
+        writer.add("llama.block_count", 1)
+        writer.add_tensor("blk.0.attn_q.weight", values.shape, BLOCKS["F32"])
+        writer.add_tensor("output_norm.weight", (288,), BLOCKS["F32"])
+        writer.write_tensor("blk.0.attn_q.weight", values)
+        writer.write_tensor("output_norm.weight", np.ones(288, np.float32))
+    return path
+
+
+def test_it_converts_and_sums_up(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    target = tmp_path / "out.gguf"
+    assert main([str(source), "-o", str(target), "--error"]) == 0
+    out = capsys.readouterr().out
+    with open_gguf(target) as file:
+        assert file.tensors["blk.0.attn_q.weight"].format.name == "Q5_0"
+    tables, summary = out.split("\n\n")
+    assert tables.splitlines()[1].startswith("blk.0.attn_q.weight  F32   Q5_0") and "%" in tables
+    assert "1 tensor is Q5_0, not Q4_K" in summary and "read back and found as meant" in summary and str(target) in summary
+
+
+def test_json_is_json_alone(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(source), "-o", str(tmp_path / "out.gguf"), "-t", "Q8_0", "--json", "--error", "--no-verify"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["type"] == "Q8_0" and found["verified"] is False and found["tensors"][0]["format"] == "Q8_0"
+    assert 0 < found["tensors"][0]["relative_rmse"] < 0.01
+
+
+def test_the_default_name_is_in_the_current_directory(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main([str(source), "-t", "f16"]) == 0
+    assert [p.name for p in elsewhere.iterdir()] == ["tiny-F16.gguf"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["SOURCE", "-t", "q3"], "type 'q3' is not one ggpy writes"),
+        (["nothing-here"], "nothing-here: no such directory or file, and no Hub repository"),
+        (["SOURCE", "-o", "SOURCE", "--force"], "is the input"),
+        (["FOLDER"], "no config.json"),
+        (["SOURCE", "-o", "SOURCE.copy"], "exists already"),
+    ],
+)
+def test_errors_are_one_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str):
+    (tmp_path / "folder").mkdir()
+    Path(f"{source}.copy").write_bytes(b"mine")
+    filled = [a.replace("SOURCE", str(source)).replace("FOLDER", str(tmp_path / "folder")) for a in arguments]
+    assert main(filled) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and len(captured.err.splitlines()) == 1
+    assert captured.err.startswith("ggpy-convert: error: ") and line in captured.err
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "--threads", "0"], ["a", "--threads", "x"], ["a", "--nonsense"]])
+def test_bad_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2 and capsys.readouterr().out == ""
+
+
+def test_strict_refuses_what_is_only_warned_of(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(source), "-o", str(tmp_path / "q8.gguf"), "-t", "q8_0"]) == 0
+    again = [str(tmp_path / "q8.gguf"), "-o", str(tmp_path / "q4.gguf"), "-t", "q4_0"]
+    assert main([*again, "--strict"]) == 1 and not (tmp_path / "q4.gguf").exists()
+    assert main(again) == 0
+    assert "ggpy-convert: warning: quantizing again what is Q8_0 already" in capsys.readouterr().err
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys\n"
+        "try: from ggpy.cli.convert import main; main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'numba', 'llvmlite', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_terminal_sees_a_bar_and_the_pipe_the_summary(source: Path, tmp_path: Path):
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-m", "ggpy", "convert", source, "-o", tmp_path / "out.gguf", "-t", "q8_0"]
+    done = subprocess.run(
+        command, env=ENVIRONMENT | {"TERM": "xterm"}, stdout=subprocess.PIPE, stderr=follower, text=True, encoding="utf-8", check=True
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(leader, 4096)
+        except OSError:  # the end, as Linux tells it
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(leader)
+    assert b"encode" in shown and b"%" in shown and b"\x1b[" in shown
+    assert "read back and found as meant" in done.stdout and "\x1b" not in done.stdout
+
+
+def test_a_repository_is_downloaded_with_what_conversion_reads_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked = {}
+
+    def snapshot_download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    assert main(["owner/model@v1.0"]) == 1 and "no config.json" in capsys.readouterr().err
+    assert (asked["repository"], asked["revision"]) == ("owner/model", "v1.0")
+    assert "*.safetensors" in asked["patterns"] and not any("bin" in pattern or pattern == "*" for pattern in asked["patterns"])
+
+
+def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    def snapshot_download(*_, **__):
+        raise RuntimeError("401 Client Error.\nRepository not found")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    assert main(["owner/model"]) == 1
+    assert capsys.readouterr().err == "ggpy-convert: error: owner/model: download failed: 401 Client Error.\n"
+
+
+def test_without_the_hubs_client_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert main(["owner/model"]) == 1
+    assert "pip install 'ggpy[hub]'" in capsys.readouterr().err
