@@ -65,6 +65,10 @@ class HuggingFaceSource:
             writer.add(key, value, ValueType.STRING if _is_empty_list(value) else None)
 
     def prove_tokenizer(self) -> str | None:
+        return self._proof
+
+    @cached_property
+    def _proof(self) -> str | None:
         from ggpy.converter.vocabulary_proof import prove_tokenizer
 
         try:
