@@ -119,21 +119,21 @@ def chat(session: Session, read_line: ReadLine, out: TextIO, err: TextIO) -> Non
 def answer(session: Session, question: str, say: Callable[[str], None], out: TextIO) -> None:
     """One question and its answer, stopped by Ctrl-C. What the user can mend, such as a full context, is said and not raised."""
     try:
-        show(session.stream(question), out)
+        text = show(session.stream(question), out)
     except KeyboardInterrupt:
         say("stopped")
         return
     except GGPyError as error:
         say(f"error: {error}" + ("; /reset starts anew" if isinstance(session, Chat) and session.messages else ""))
         return
-    say(summary(session))
+    say(summary(session) if text.strip() else f"the answer is empty; {summary(session)}")
 
 
 def summary(session: Session) -> str:
     """A line about the answer just given, and whether the context is nearly full."""
     usage, context = session.usage, session.model.context
     speed = usage.tokens_per_second
-    parts = [f"{usage.generated_tokens} tokens", *([f"{speed:.0f} per second"] if speed else [])]
+    parts = [f"{usage.generated_tokens} token" + "s" * (usage.generated_tokens != 1), *([f"{speed:.0f} per second"] if speed else [])]
     if session.finish == "length":
         parts.append("cut off at the limit of -n")
     if session.finish == "context":

@@ -148,6 +148,11 @@ def test_a_context_nearly_full_is_said():
     assert "full" not in err
 
 
+def test_an_empty_answer_is_said():
+    out, err = talk(Chat(FakeModel([""])), "a")
+    assert out.strip() == "" and err.startswith("the answer is empty; 2 tokens")
+
+
 def test_a_model_without_a_template_continues_what_is_typed():
     out, _ = talk(Continuation(FakeModel(["upon a time"], tokenizer=FakeTokenizer(None))), "Once")
     assert out == "upon a time\n"
