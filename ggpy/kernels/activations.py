@@ -79,29 +79,34 @@ def tile_of(out, token, tokens, token_bytes):
     return out + token // tokens * tokens * token_bytes
 
 
-def int8(block):
-    """The kernel of an int8 kind with `block` values to a scale."""
+def writer(kind):
+    """put(row, k, out, token, tokens): a token's float32 values at `row` into its place among activations of `kind`."""
+    block = 0 if kind == "float32" else int(kind.removeprefix("int8_"))
+
+    @inline
+    def put_int8(row, k, out, token, tokens):
+        quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+
+    @inline
+    def put_float32(row, k, out, token, tokens):
+        copy_row(row, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
+
+    return put_int8 if block else put_float32
+
+
+def _activations(kind):
+    put = writer(kind)
 
     @kernel
-    def quantize(args, ith, nth):
+    def prepare(args, ith, nth):
         x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
         tokens = tile_width(n_tokens)
         token = ith
         while token < n_tokens:
-            quantize_row(x + 4 * k * token, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+            put(x + 4 * k * token, k, out, token, tokens)
             token += nth
 
-    return quantize
+    return prepare
 
 
-int8_32, int8_256 = int8(32), int8(256)
-
-
-@kernel
-def float32(args, ith, nth):
-    x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
-    tokens = tile_width(n_tokens)
-    token = ith
-    while token < n_tokens:
-        copy_row(x + 4 * k * token, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
-        token += nth
+int8_32, int8_256, float32 = (_activations(kind) for kind in ("int8_32", "int8_256", "float32"))

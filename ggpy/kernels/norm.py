@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.activations import copy_row, quantize_row, tile_of, tile_width
+from ggpy.kernels.activations import tile_width, writer
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import fma, square_root, sum_f32
 from ggpy.simd.memory import load_f32, load_f32x16, load_i64, store_f32, store_f32x16
@@ -47,9 +47,11 @@ def rms_norm(args, ith, nth):
         token += nth
 
 
-def _into_int8(block):
+def _into_activations(kind):
+    put = writer(kind)
+
     @kernel
-    def rms_norm_int8(args, ith, nth):
+    def rms_norm_into(args, ith, nth):
         x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
         row = load_i64(args + 48) + ith * load_i64(args + 56)
@@ -57,23 +59,10 @@ def _into_int8(block):
         token = ith
         while token < n_tokens:
             rms_norm_row(x + 4 * k * token, weight, row, k, eps)
-            quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+            put(row, k, out, token, tokens)
             token += nth
 
-    return rms_norm_int8
+    return rms_norm_into
 
 
-rms_norm_int8_32, rms_norm_int8_256 = _into_int8(32), _into_int8(256)
-
-
-@kernel
-def rms_norm_float32(args, ith, nth):
-    x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-    n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
-    row = load_i64(args + 48) + ith * load_i64(args + 56)
-    tokens = tile_width(n_tokens)
-    token = ith
-    while token < n_tokens:
-        rms_norm_row(x + 4 * k * token, weight, row, k, eps)
-        copy_row(row, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
-        token += nth
+rms_norm_int8_32, rms_norm_int8_256, rms_norm_float32 = (_into_activations(kind) for kind in ("int8_32", "int8_256", "float32"))

@@ -7,7 +7,7 @@ thread (4 k; unused by `silu_mul`). Words of add: 0 a, 1 b, 2 out, 3 k, 4 addres
 
 from __future__ import annotations
 
-from ggpy.kernels.activations import copy_row, quantize_row, tile_of, tile_width
+from ggpy.kernels.activations import tile_width, writer
 from ggpy.kernels.exponential import exp_f32x16
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.memory import load_f32, load_f32x16, load_i64, store_f32, store_f32x16
@@ -40,9 +40,11 @@ def silu_mul(args, ith, nth):
         token += nth
 
 
-def _into_int8(block):
+def _into_activations(kind):
+    put = writer(kind)
+
     @kernel
-    def silu_mul_int8(args, ith, nth):
+    def silu_mul_into(args, ith, nth):
         gate, up, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         n_tokens = load_i64(load_i64(args + 32))
         row = load_i64(args + 40) + ith * load_i64(args + 48)
@@ -50,26 +52,13 @@ def _into_int8(block):
         token = ith
         while token < n_tokens:
             silu_mul_row(gate + 4 * k * token, up + 4 * k * token, row, k)
-            quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+            put(row, k, out, token, tokens)
             token += nth
 
-    return silu_mul_int8
+    return silu_mul_into
 
 
-silu_mul_int8_32, silu_mul_int8_256 = _into_int8(32), _into_int8(256)
-
-
-@kernel
-def silu_mul_float32(args, ith, nth):
-    gate, up, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-    n_tokens = load_i64(load_i64(args + 32))
-    row = load_i64(args + 40) + ith * load_i64(args + 48)
-    tokens = tile_width(n_tokens)
-    token = ith
-    while token < n_tokens:
-        silu_mul_row(gate + 4 * k * token, up + 4 * k * token, row, k)
-        copy_row(row, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
-        token += nth
+silu_mul_int8_32, silu_mul_int8_256, silu_mul_float32 = (_into_activations(kind) for kind in ("int8_32", "int8_256", "float32"))
 
 
 @kernel

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.options import inline
-from ggpy.kernels.superblock import groups_of_16
+from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.memory import load_f16, load_u8x16, load_u8x32
 from ggpy.simd.vectors import concat, constant, convert, f32x16, i32x16, splat, u8x16, u8x32
 
@@ -38,4 +38,4 @@ def lows(w):
     return _to_f32(_widen(load_u8x16(w) >> _four())) * _all_f32(load_f16(w + 82))
 
 
-linear, embed = groups_of_16(values, scales, step, lows, block_bytes=84)
+linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=84, group=16)

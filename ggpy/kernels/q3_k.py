@@ -9,7 +9,7 @@ import numpy as np
 from numba.core import types
 
 from ggpy.kernels.options import inline
-from ggpy.kernels.superblock import groups_of_16
+from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.memory import load_f16, load_u8x32, load_u32
 from ggpy.simd.vectors import bitcast, concat, constant, convert, f32x16, i32x16, splat, u8x8, u8x16, u8x32
 
@@ -53,4 +53,4 @@ def lows(w):
     return _to_f32(scales(w)) * _all_f32(load_f16(w + 108) * np.float32(4))
 
 
-linear, embed = groups_of_16(values, scales, step, lows, block_bytes=110)
+linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=110, group=16)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ggpy.kernels.options import inline
 from ggpy.kernels.packed_scales import packed_lows, packed_scales
-from ggpy.kernels.superblock import groups_of_32
+from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.memory import load_f16, load_u8x32
 from ggpy.simd.vectors import concat, constant, splat, u8x32
 
@@ -36,4 +36,4 @@ def lows(w):
     return packed_lows(w + 2, w + 4)
 
 
-linear, embed = groups_of_32(values, scales, step, lows, block_bytes=176)
+linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=176, group=32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.options import inline
-from ggpy.kernels.superblock import groups_of_16
+from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.memory import load_f16, load_i8x16, load_u8x32, load_u8x64
 from ggpy.simd.vectors import concat, constant, convert, f32x16, i8x16, i32x16, splat, u8x32, u8x64
 
@@ -42,4 +42,4 @@ def lows(w):
     return _to_f32(scales(w)) * _all_f32(load_f16(w + 208) * np.float32(32))
 
 
-linear, embed = groups_of_16(values, scales, step, lows, block_bytes=210)
+linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=210, group=16)
