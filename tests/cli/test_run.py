@@ -58,11 +58,21 @@ def test_the_first_demo_says_what_it_does_on_stderr(demo_gguf: Path, tmp_path: P
     assert again == out and "converting" not in err
 
 
-def test_a_damaged_file_in_the_cache_is_made_anew(demo_gguf: Path):
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Converted models of this test alone; the user's compiled kernels stay in use."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    monkeypatch.setattr(model_file, "_model_cache", lambda: folder)
+    return folder
+
+
+def test_a_damaged_file_in_the_cache_is_made_anew(demo_gguf: Path, own_cache: Path):
     whole = demo_gguf.read_bytes()
-    demo_gguf.write_bytes(whole[: len(whole) // 2])
-    assert model_file.find_demo(Status("test")) == demo_gguf
-    assert demo_gguf.read_bytes() == whole
+    damaged = own_cache / demo_gguf.name
+    damaged.write_bytes(whole[: len(whole) // 2])
+    assert model_file.find_demo(Status("test")) == damaged
+    assert damaged.read_bytes() == whole
 
 
 def test_json_has_the_answer_and_its_figures(demo_gguf: Path, capsys):
@@ -160,7 +170,7 @@ def test_every_option_is_explained():
         assert action.help, action.option_strings
 
 
-def test_a_checkpoint_directory_is_converted_once(demo_gguf: Path, tmp_path: Path, capsys):
+def test_a_checkpoint_directory_is_converted_once(own_cache: Path, tmp_path: Path, capsys):
     copy = tmp_path / "my-model"
     shutil.copytree(DEMO, copy)
     first = find_model(f"{copy}:q8_0", Status("test"))
@@ -171,8 +181,6 @@ def test_a_checkpoint_directory_is_converted_once(demo_gguf: Path, tmp_path: Pat
     assert second != first and second.read_bytes() == first.read_bytes()
     with pytest.raises(GGPyError, match="q9_9"):
         find_model(f"{copy}:q9_9", Status("test"))
-    first.unlink()
-    second.unlink()
 
 
 def test_a_cache_that_cannot_be_written_is_replaced_by_a_temporary_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
