@@ -64,7 +64,7 @@ class Generator:
             network.forward, cache, batch=batch, outputs=min(OUTPUT_ROWS, batch), pool=self._pool, on_compile=on_compile
         )
         self._ids: list[int] = []
-        self._busy = threading.Lock()
+        self._owner: dict[str, int] = {}  # the thread at work; no lock, which an interrupt between taking and trying would leave taken
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -174,12 +174,13 @@ class Generator:
 
     @contextmanager
     def _alone(self):
-        if not self._busy.acquire(blocking=False):
+        me = threading.get_ident()
+        if self._owner.setdefault("thread", me) != me:
             raise GGPyError("this Generator is at work in another thread; give each thread one of its own")
         try:
             yield
         finally:
-            self._busy.release()
+            self._owner.clear()
 
 
 def _check_memory(network: Network, context: int) -> None:

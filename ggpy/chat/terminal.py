@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from types import FrameType
 from typing import TextIO
 
 try:
@@ -36,18 +33,16 @@ def visible(text: str) -> str:
 def show(steps: Generator[Step, None, None], out: TextIO) -> str:
     """Write an answer while it comes and end it with a line break; returns it. Control characters are escaped on a terminal only.
 
-    Ctrl-C takes effect between two tokens, as KeyboardInterrupt; a second one at once.
+    Ctrl-C raises KeyboardInterrupt after the token, or the batch of the prompt, that is being computed.
     """
     clean = visible if out.isatty() else str
     parts: list[str] = []
     try:
-        with _noted_interrupts() as interrupts, _silent_keyboard():
+        with _silent_keyboard():
             for step in steps:
                 parts.append(step.text)
                 out.write(clean(step.text))
                 out.flush()
-                if interrupts:
-                    raise KeyboardInterrupt
     finally:
         steps.close()
         text = "".join(parts)
@@ -55,26 +50,6 @@ def show(steps: Generator[Step, None, None], out: TextIO) -> str:
             out.write("\n")
             out.flush()
     return text
-
-
-@contextlib.contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
-    """Collects the first Ctrl-C instead of raising it, so that no step is left half done."""
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ class _Lines:
                 file=sys.stderr,
                 flush=True,
             )
-        elif now - self._shown >= _LINE_SECONDS and progress.done:
+        elif now - self._shown >= _LINE_SECONDS and now - self._began >= 1:
             self._shown = now
             left = (now - self._began) * (progress.total - progress.done) / progress.done
             share = f"{progress.done / progress.total:.0%}, about {left:.0f} s left, at {printable(progress.what, 64)}"

@@ -38,7 +38,7 @@ def evaluate_file(args: argparse.Namespace) -> None:
     from ggpy.evaluate import evaluate
 
     status = Status(args.prog)
-    text = args.text.read_text(encoding="utf-8", errors="replace")
+    text = args.text.read_bytes().decode("utf-8", "replace")  # not read_text, which would change "\r\n"
 
     def load(name: str) -> ggpy.Model:
         path = find_model(name, status, args.threads)

@@ -69,11 +69,11 @@ def _barrier(state, give_way, nth):
 
 @kernel
 def run(args, ith, nth):
-    """words: tape address, number of ops, barrier state address, address of sched_yield"""
+    """words: tape address, number of ops, barrier state address, address of sched_yield. All threads meet after the last op."""
     tape, count = load_i64(args), load_i64(args + 8)
     state, give_way = load_i64(args + 16), load_i64(args + 24)
-    for _ in range(count):
+    for i in range(count):
         _call_kernel(load_i64(tape), tape + 16, ith, nth)
-        if nth > 1 and load_i64(tape + 8) != 0:
+        if nth > 1 and (load_i64(tape + 8) != 0 or i == count - 1):
             _barrier(state, give_way, nth)
         tape += TAPE_BYTES

@@ -38,51 +38,61 @@ def yield_address() -> int:
 class ThreadPool:
     """`threads` threads, the caller's among them, that walk tapes together. One walk at a time; `close()` ends the helpers.
 
-    The helpers block on a lock between walks, so an idle pool costs nothing; they are daemons and end with the pool's owner.
+    Between walks each helper sleeps on a lock; waking the first wakes the others in turn. They are daemons and end with the pool's owner.
     """
 
     def __init__(self, threads: int):
         self.threads = threads
         self._run = _CALL(kernel("executor", "run"))
         self._words = np.zeros(4, np.int64)
+        self._address = self._words.ctypes.data
         self._state = np.zeros(32, np.int64)
         self._words[2] = (self._state.ctypes.data + 63) & ~63
         self._words[3] = yield_address()
-        self._start = [threading.Lock() for _ in range(threads - 1)]
-        self._done = [threading.Lock() for _ in range(threads - 1)]
+        self._wake = [threading.Lock() for _ in range(threads - 1)]
         self._closing = [False]
-        for i, (start, done) in enumerate(zip(self._start, self._done, strict=True)):
-            start.acquire()
-            done.acquire()
-            work = (self._run, self._words, self._state, i + 1, threads, start, done, self._closing)
+        for lock in self._wake:
+            lock.acquire()
+        for i, lock in enumerate(self._wake):
+            following = self._wake[i + 1] if i + 1 < len(self._wake) else None
+            work = (self._run, self._words, self._state, i + 1, threads, lock, following, self._closing)
             threading.Thread(target=_helper, args=work, daemon=True, name=f"ggpy-{i + 1}").start()
-        self._finalizer = weakref.finalize(self, _close, self._start, self._closing)
+        self._finalizer = weakref.finalize(self, _close, self._wake, self._closing)
 
     def walk(self, tape: np.ndarray, count: int | None = None) -> None:
-        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool."""
+        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool.
+
+        A walk that has begun is finished, whatever signals arrive; then their exception is raised. No helper needs to be waited for: all
+        threads meet after the last op, and past that a helper touches nothing of the walk.
+        """
         self._words[0], self._words[1] = tape.ctypes.data, len(tape) if count is None else count
-        for start in self._start:
-            start.release()
-        self._run(self._words.ctypes.data, 0, self.threads)
-        for done in self._done:
-            done.acquire()
+        if not self._words[1]:
+            return
+        run, address, threads = self._run, self._address, self.threads
+        try:
+            if self._wake:
+                self._wake[0].release()
+        finally:
+            run(address, 0, threads)
 
     def close(self) -> None:
         """End the helper threads; the pool is of no use afterwards."""
         self._finalizer()
 
 
-def _helper(run, words, state, ith, nth, start, done, closing) -> None:
+def _helper(run, words, state, ith, nth, wake, following, closing) -> None:
     """A helper thread: holds the arrays it touches, not the pool, so that the pool can be collected."""
+    address = words.ctypes.data
     while True:
-        start.acquire()
+        wake.acquire()
+        if following is not None:
+            following.release()
         if closing[0]:
             return
-        run(words.ctypes.data, ith, nth)
-        done.release()
+        run(address, ith, nth)
 
 
-def _close(starts, closing) -> None:
+def _close(wake, closing) -> None:
     closing[0] = True
-    for start in starts:
-        start.release()
+    if wake:
+        wake[0].release()

@@ -40,6 +40,16 @@ def test_perplexity_is_low_on_what_was_learnt_and_high_on_noise(demo_gguf: Path,
     assert "KL" not in shown.out
 
 
+def test_every_byte_of_the_text_counts(demo_gguf: Path, text: Path, capsys: pytest.CaptureFixture[str]):
+    """Line endings of Windows are not read as others: figures are to compare with those of llama-perplexity, which reads bytes."""
+    chunks = []
+    for ending in (b"\n", b"\r\n"):
+        text.write_bytes(ending.join([b"a"] * 200))
+        assert main([str(demo_gguf), "--text", str(text), "--ctx", "16", "--json"]) == 0
+        chunks.append(json.loads(capsys.readouterr().out)["chunks"])
+    assert chunks[1] > chunks[0]
+
+
 def test_mistakes_are_one_line(demo_gguf: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(demo_gguf), "--text", str(tmp_path / "absent.txt")]) == 1
     assert "absent.txt" in capsys.readouterr().err

