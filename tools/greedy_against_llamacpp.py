@@ -1,9 +1,9 @@
 """Greedy text of ggpy and of llama.cpp (the prebuilt `xllamacpp` wheel) from the same GGUF file, token by token.
 
-    python tools/greedy_against_llamacpp.py MODEL.gguf [-n 64] [--prompts FILE] [--json]
+    python tools/greedy_against_llamacpp.py MODEL.gguf [-n 64] [--chat] [--prompts FILE] [--json]
 
-Both start from the same token ids. Where they part, the two candidates were nearly equal to begin with: the gap is llama.cpp's own
-difference in log-probability between its first and second choice there. The wheel is built for AVX2 and repacks some weights.
+Both start from the same token ids: of a text to continue, or with --chat of a question in the model's own chat format. Where they part,
+the gap is llama.cpp's own difference in log-probability between its first and second choice: near 0, it was undecided itself.
 """
 
 from __future__ import annotations
@@ -30,6 +30,18 @@ PROMPTS = (
     "A good friend is someone who",
     "The largest planet of the solar system is",
 )
+QUESTIONS = (
+    "What is the capital of France?",
+    "Tell me a short story about a cat.",
+    "At what temperature does water boil?",
+    "List the three primary colours.",
+    "How do I make a cup of tea?",
+    "When did the Second World War end?",
+    "Write a Python function that adds two numbers.",
+    "What makes a good friend?",
+    "Which planet is the largest in the solar system?",
+    "Translate to French: Good morning.",
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Peer:
         params = xllamacpp.CommonParams()
         params.model.path = str(path)
         params.n_ctx, params.n_parallel, params.warmup, params.verbosity = context, 1, False, -1
+        params.cpuparams.poll = 0  # its idle threads are not to spin beside ggpy's
         self.server = xllamacpp.Server(params)
 
     def greedy(self, ids: list[int], n: int) -> tuple[list[int], list[float]]:
@@ -63,10 +76,19 @@ class Peer:
         return [step["id"] for step in steps], [step["top_logprobs"][0]["logprob"] - step["top_logprobs"][1]["logprob"] for step in steps]
 
 
-def pair(model: ggpy.Model, peer: Peer, prompt: str, n: int) -> Pair:
-    """Let both continue `prompt` by up to n tokens."""
-    theirs, leads = peer.greedy(model.tokenizer.encode(prompt, add_special=True), n)
-    ours = [step.token for step in model.stream(prompt, max_tokens=n, temperature=0.0)]
+def prompt_ids(model: ggpy.Model, prompt: str, chat: bool) -> list[int]:
+    """The ids of a text to continue, or of a question in the model's chat format."""
+    if not chat:
+        return model.tokenize(prompt, bos=True)
+    session = model.chat()
+    session.messages.append({"role": "user", "content": prompt})
+    return session.prompt()
+
+
+def pair(model: ggpy.Model, peer: Peer, prompt: str, ids: list[int], n: int) -> Pair:
+    """Let both continue `ids` by up to n tokens."""
+    theirs, leads = peer.greedy(ids, n)
+    ours = [step.token for step in model.stream(ids, max_tokens=n, temperature=0.0)]
     both = list(zip(ours, theirs, strict=False))
     equal = next((i for i, (a, b) in enumerate(both) if a != b), len(both))
     gap = leads[equal] if equal < len(both) else None
@@ -77,13 +99,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("-n", type=int, default=64, help="tokens to generate (default 64)")
+    parser.add_argument("--chat", action="store_true", help="prompts are questions to answer, not texts to continue")
     parser.add_argument("--prompts", type=Path, help="a file with a prompt per line (default: ten of its own)")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    prompts = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else PROMPTS
+    prompts = args.prompts.read_text(encoding="utf-8").splitlines() if args.prompts else QUESTIONS if args.chat else PROMPTS
     model = ggpy.load(args.model, context=512)
     peer = Peer(args.model, 512)
-    pairs = [pair(model, peer, prompt, args.n) for prompt in prompts]
+    pairs = [pair(model, peer, prompt, prompt_ids(model, prompt, args.chat), args.n) for prompt in prompts]
     if args.json:
         json.dump([asdict(found) for found in pairs], sys.stdout, indent=1)
         return

@@ -29,7 +29,7 @@ def converted(smollm2_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
 def test_predictions_are_llama_cpps(smollm2_gguf: Path, shared: Path):
     """KL divergence below 0.005 nats; another most likely token only where llama.cpp itself is nearly undecided.
 
-    Two settings of llama.cpp on one machine agree on 95 to 97 % of tokens, because activations are rounded to int8: see docs/performance.md.
+    Two settings of llama.cpp on one machine agree on 95 to 97 % of tokens: activations are rounded to int8. See docs/performance.md.
     """
     with np.load(shared / "reference" / "smollm2-q4_1-logits.npz") as stored:
         tokens, references = stored["tokens"].tolist(), [log_softmax(stored[name]) for name in ("logits_native", "logits_no_repack")]
@@ -63,7 +63,7 @@ def test_quantization_costs_what_it_costs_in_llama_cpp(converted: dict[str, Path
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["q8_0", "q4_k_m"])
 def test_llama_cpp_answers_the_same(converted: dict[str, Path], name: str):
-    """llama.cpp loads what was converted. Of ten greedy answers most are equal for 32 tokens, or as long as they are; others part near a tie."""
+    """llama.cpp loads what was converted; of ten greedy answers most are equal for 32 tokens or to their end, others part near a tie."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (pip install -e '.[oracle]')")
     command = [
         sys.executable,
