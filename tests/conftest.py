@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ from hypothesis import settings
 
 settings.register_profile("ggpy", deadline=None)  # the machines tests run on are shared: time limits would be chance
 settings.load_profile("ggpy")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and their child processes too; some of them are about Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
