@@ -1,7 +1,9 @@
 """Blocks of 32 values under one scale: the dot and the unpacking that these formats share.
 
-A format gives, for a block at address w: values(w) -> its 32 integers, scale(w) -> float32, and low(w, scale) -> float32, so that
-value = scale * integer - low. Activations are the int8_32 kind of one token.
+A block begins with its float16 scale d, then, where it has one, its float16 minimum m. A format gives `values(w)`, the 32 integers of the
+block at address w; value = d * (integer - center), or d * integer + m. Activations are the int8_32 kind of one token.
+
+The dot takes eight blocks at a time, so that their scales are widened and multiplied together, then pairs, then a last one.
 """
 
 from __future__ import annotations
@@ -12,52 +14,75 @@ from ggpy.kernels.linear import quantized_embed, quantized_linear
 from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.dot import dot_i8i8, dot_u8i8
-from ggpy.simd.memory import load_f32, load_i8x32, load_i8x64, prefetch, store, store_f32
-from ggpy.simd.vectors import Vector, concat, constant, convert, f32x8, f32x16, i32x8, i32x16, splat
+from ggpy.simd.memory import gather_f16x8, load_f16, load_f32, load_f32x8, load_i8x32, load_i8x64, prefetch, store, store_f32
+from ggpy.simd.vectors import Vector, concat, constant, convert, f32x8, f32x16, i32x8, i32x16, permute, splat
 
 AHEAD = 4096  # bytes that a row's prefetch runs ahead of its dot
 
-_zero_f32, _zero_pair, _zero_one = constant(f32x16, 0.0), constant(i32x16, 0), constant(i32x8, 0)
-_to_f32, _to_f32_one = convert(i32x16, f32x16), convert(i32x8, f32x8)
-_scales, _scale_one, _both = splat(f32x8), splat(f32x8), concat(f32x8)
+_zero, _zero_x8, _no_sum, _no_sum_x8 = constant(f32x16, 0.0), constant(f32x8, 0.0), constant(i32x16, 0), constant(i32x8, 0)
+_to_f32, _to_f32x8 = convert(i32x16, f32x16), convert(i32x8, f32x8)
+_all, _both = splat(f32x8), concat(f32x8)
+_pair_0, _pair_1, _pair_2, _pair_3 = (permute(f32x8, [2 * p] * 8 + [2 * p + 1] * 8) for p in range(4))
 
 
-def block32_kernels(values, scale, low, *, block_bytes: int, signed: bool = False) -> tuple[Kernel, Kernel]:
+def block32_kernels(values, *, block_bytes: int, center: int = 0, has_min: bool = False, signed: bool = False) -> tuple[Kernel, Kernel]:
     """(linear, embed) of a format; `signed`: its integers are int8, else uint8 below 128 (below 256 where the CPU's dot allows it)."""
     integers = Vector("i8" if signed else "u8", 32)
     join, store_values = concat(integers), store(integers)
     product = dot_i8i8 if signed else dot_u8i8
 
     @inline
+    def low(w, d):
+        return -load_f16(w + 2) if has_min else d * np.float32(center)
+
+    @inline
+    def pair(w, x):
+        return _to_f32(product(_no_sum(), join(values(w), values(w + block_bytes)), load_i8x64(x)))
+
+    @inline
     def dot(w, x, k):
-        total, minimum = _zero_f32(), np.float32(0)
+        total, other, minimum = _zero(), _zero(), _zero_x8()
         scales, sums = x + k, x + k + k // 8
-        pairs = k // 64
-        for _ in range(pairs):
-            prefetch(w + AHEAD)
-            v = w + block_bytes
-            first, second = scale(w), scale(v)
-            sum_of = product(_zero_pair(), join(values(w), values(v)), load_i8x64(x))
-            by = _both(_scales(first * load_f32(scales)), _scales(second * load_f32(scales + 4)))
-            total = fma(_to_f32(sum_of), by, total)
-            minimum += low(w, first) * load_f32(sums) + low(v, second) * load_f32(sums + 4)
+        for _ in range(k // 256):
+            for line in range(0, 8 * block_bytes, 64):
+                prefetch(w + AHEAD + line)
+            d = gather_f16x8(w, block_bytes)
+            if has_min:
+                minimum = fma(gather_f16x8(w + 2, block_bytes), load_f32x8(sums), minimum)
+            elif center != 0:
+                minimum = fma(d, load_f32x8(sums), minimum)
+            by = d * load_f32x8(scales)
+            total = fma(pair(w, x), _pair_0(by), total)
+            other = fma(pair(w + 2 * block_bytes, x + 64), _pair_1(by), other)
+            total = fma(pair(w + 4 * block_bytes, x + 128), _pair_2(by), total)
+            other = fma(pair(w + 6 * block_bytes, x + 192), _pair_3(by), other)
+            w += 8 * block_bytes
+            x += 256
+            scales += 32
+            sums += 32
+        rest = np.float32(0)
+        for _ in range(k % 256 // 64):
+            first, second = load_f16(w), load_f16(w + block_bytes)
+            by = _both(_all(first * load_f32(scales)), _all(second * load_f32(scales + 4)))
+            total = fma(pair(w, x), by, total)
+            rest -= low(w, first) * load_f32(sums) + low(w + block_bytes, second) * load_f32(sums + 4)
             w += 2 * block_bytes
             x += 64
             scales += 8
             sums += 8
-        result = sum_f32(total) - minimum
         if k % 64 != 0:
-            first = scale(w)
-            sum_of = product(_zero_one(), values(w), load_i8x32(x))
-            result += sum_f32(_to_f32_one(sum_of)) * (first * load_f32(scales)) - low(w, first) * load_f32(sums)
-        return result
+            d = load_f16(w)
+            last = _to_f32x8(product(_no_sum_x8(), values(w), load_i8x32(x)))
+            rest += sum_f32(last) * (d * load_f32(scales)) - low(w, d) * load_f32(sums)
+        below = sum_f32(minimum) if has_min else sum_f32(minimum) * np.float32(-center)
+        return sum_f32(total + other) + below + rest
 
     @inline
     def unpack(w, q, scales, mins, step):
         store_values(q, values(w))
-        first = scale(w)
-        store_f32(scales, first)
-        store_f32(mins, low(w, first))
+        d = load_f16(w)
+        store_f32(scales, d)
+        store_f32(mins, low(w, d))
 
     return (
         quantized_linear(dot, unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed),

@@ -7,7 +7,7 @@ import numpy as np
 from ggpy.kernels.bits import nibbles_32, spread_bits
 from ggpy.kernels.block32 import block32_kernels
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import load_f16, load_u32
+from ggpy.simd.memory import load_u32
 
 
 @inline
@@ -15,14 +15,4 @@ def values(w):
     return nibbles_32(w + 8) | spread_bits(load_u32(w + 4), np.uint8(16))
 
 
-@inline
-def scale(w):
-    return load_f16(w)
-
-
-@inline
-def low(w, d):
-    return -load_f16(w + 2)
-
-
-linear, embed = block32_kernels(values, scale, low, block_bytes=24)
+linear, embed = block32_kernels(values, block_bytes=24, has_min=True)

@@ -1,16 +1,13 @@
 """Q8_0: f16 scale, 32 int8; value = d * q.
 
-Where the CPU's dot takes any unsigned byte, integers are moved up by 128 and the scale's 128-fold is the block's low: one instruction
-instead of the sign's handling.
+Where the CPU's dot takes any unsigned byte, integers are moved up by 128 and centered there: one instruction, and no signs to handle.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
 from ggpy.kernels.block32 import block32_kernels
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import load_f16, load_i8x32, load_u8x32
+from ggpy.simd.memory import load_i8x32, load_u8x32
 from ggpy.simd.target import target
 from ggpy.simd.vectors import constant, u8x32
 
@@ -28,21 +25,4 @@ def signed_values(w):
     return load_i8x32(w + 2)
 
 
-@inline
-def scale(w):
-    return load_f16(w)
-
-
-@inline
-def moved_low(w, d):
-    return d * np.float32(128)
-
-
-@inline
-def no_low(w, d):
-    return np.float32(0)
-
-
-linear, embed = block32_kernels(
-    moved_values if _moved else signed_values, scale, moved_low if _moved else no_low, block_bytes=34, signed=not _moved
-)
+linear, embed = block32_kernels(moved_values if _moved else signed_values, block_bytes=34, center=128 if _moved else 0, signed=not _moved)

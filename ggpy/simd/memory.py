@@ -175,3 +175,19 @@ def scatter_i8x16(typing, address, stride, value):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, _i8x16), code
+
+
+@intrinsic
+def gather_f16x8(typing, address, stride):
+    """Eight float16, `stride` bytes apart, widened to f32x8."""
+
+    def code(context, builder, signature, args):
+        address, stride = args
+        half = ir.HalfType()
+        found = ir.Constant(ir.VectorType(half, 8), ir.Undefined)
+        for i in range(8):
+            at = builder.add(address, builder.mul(stride, ir.Constant(I64, i)))
+            found = builder.insert_element(found, builder.load(pointer(builder, at, half), align=1), ir.Constant(I32, i))
+        return builder.fpext(found, _f32x8.ir)
+
+    return _f32x8(types.intp, types.intp), code
