@@ -2,8 +2,9 @@
 
     python tools/greedy_against_llamacpp.py MODEL.gguf [-n 64] [--chat] [--prompts FILE] [--json]
 
-Both start from the same token ids: of a text to continue, or with --chat of a question in the model's own chat format. Where they part,
-the gap is llama.cpp's own difference in log-probability between its first and second choice: near 0, it was undecided itself.
+Both start from the same token ids: of a text to continue, or with --chat of a question in the model's own chat format. One near-tie decides
+what follows, so the texts are there to be read. What is compared is ggpy's choice at every token of llama.cpp's text, and where that is
+another, by how much llama.cpp preferred its own: its lead, in log-probability, near 0 where it was undecided itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import xllamacpp
 
 import ggpy
@@ -46,14 +48,19 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Both continuations of one prompt. equal: tokens until they part; gap: llama.cpp's lead of its first choice over its second there."""
+    """Both continuations of one prompt.
+
+    equal: tokens until the texts part, of `tokens` that llama.cpp wrote. others: the tokens of llama.cpp's text at which ggpy, after the same
+    tokens, would choose another; leads: llama.cpp's lead of its first choice over its second at each of them.
+    """
 
     prompt: str
     ours: str
     theirs: str
     equal: int
     tokens: int
-    gap: float | None
+    others: list[int]
+    leads: list[float]
 
 
 class Peer:
@@ -89,10 +96,10 @@ def pair(model: ggpy.Model, peer: Peer, prompt: str, ids: list[int], n: int) -> 
     """Let both continue `ids` by up to n tokens."""
     theirs, leads = peer.greedy(ids, n)
     ours = [step.token for step in model.stream(ids, max_tokens=n, temperature=0.0)]
-    both = list(zip(ours, theirs, strict=False))
-    equal = next((i for i, (a, b) in enumerate(both) if a != b), len(both))
-    gap = leads[equal] if equal < len(both) else None
-    return Pair(prompt, model.detokenize(ours), model.detokenize(theirs), equal, len(both), gap)
+    equal = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    choices = model.logits([*ids, *theirs[:-1]])[len(ids) - 1 :].argmax(-1)
+    others = np.flatnonzero(choices != theirs).tolist()
+    return Pair(prompt, model.detokenize(ours), model.detokenize(theirs), equal, len(theirs), others, [leads[i] for i in others])
 
 
 def main() -> None:
@@ -111,11 +118,14 @@ def main() -> None:
         json.dump([asdict(found) for found in pairs], sys.stdout, indent=1)
         return
     for found in pairs:
-        parted = "equal" if found.gap is None else f"part after {found.equal} (llama.cpp's lead there {found.gap:.3f})"
-        print(f"--- {found.prompt!r}: {found.tokens} tokens, {parted}\n{found.ours}")
-        if found.gap is not None:
+        print(f"--- {found.prompt!r}: equal for {found.equal} of {found.tokens} tokens\n{found.ours}")
+        if found.equal < found.tokens:
             print(f"... llama.cpp:\n{found.theirs}")
-    print(f"{sum(found.gap is None for found in pairs)} of {len(pairs)} equal throughout")
+        for token, lead in zip(found.others, found.leads, strict=True):
+            print(f"    another choice at token {token}, where llama.cpp leads by {lead:.3f}")
+    tokens, others = sum(found.tokens for found in pairs), sum(len(found.others) for found in pairs)
+    print(f"equal throughout: {sum(found.equal == found.tokens for found in pairs)} of {len(pairs)}")
+    print(f"same choice: {tokens - others} of {tokens}, {1 - others / tokens:.1%}")
 
 
 if __name__ == "__main__":

@@ -62,20 +62,12 @@ def test_quantization_costs_what_it_costs_in_llama_cpp(converted: dict[str, Path
 @pytest.mark.oracle
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["q8_0", "q4_k_m"])
-def test_llama_cpp_answers_the_same(converted: dict[str, Path], name: str):
-    """llama.cpp loads what was converted; of ten greedy answers most are equal for 32 tokens or to their end, others part near a tie."""
+def test_llama_cpp_would_choose_the_same(converted: dict[str, Path], name: str):
+    """llama.cpp answers ten questions with what was converted; ggpy would choose nearly all of its tokens, others only near a tie."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed (pip install -e '.[oracle]')")
-    command = [
-        sys.executable,
-        Path(__file__).parents[2] / "tools" / "greedy_against_llamacpp.py",
-        converted[name],
-        "-n",
-        "32",
-        "--chat",
-        "--json",
-    ]
+    tool = Path(__file__).parents[2] / "tools" / "greedy_against_llamacpp.py"
+    command = [sys.executable, tool, converted[name], "-n", "32", "--chat", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
     pairs = json.loads(done.stdout)
-    assert sum(pair["equal"] == pair["tokens"] for pair in pairs) > len(pairs) / 2
-    for pair in pairs:
-        assert pair["gap"] is None or pair["gap"] < 0.6, f"{pair['prompt']!r} parts where llama.cpp is sure"
+    assert sum(len(pair["others"]) for pair in pairs) <= 0.08 * sum(pair["tokens"] for pair in pairs)
+    assert max((lead for pair in pairs for lead in pair["leads"]), default=0) < 0.6
