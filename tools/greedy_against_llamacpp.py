@@ -50,8 +50,8 @@ QUESTIONS = (
 class Pair:
     """Both continuations of one prompt.
 
-    equal: tokens until the texts part, of `tokens` that llama.cpp wrote. others: the tokens of llama.cpp's text at which ggpy, after the same
-    tokens, would choose another; leads: llama.cpp's lead of its first choice over its second at each of them.
+    equal: tokens until the texts part, of `tokens` that llama.cpp wrote. others: the tokens of llama.cpp's text at which ggpy, after the
+    same tokens, would choose another; leads: llama.cpp's lead of its first choice over its second at each of them.
     """
 
     prompt: str

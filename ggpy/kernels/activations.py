@@ -1,18 +1,15 @@
 """Activations as the matrix products read them, one kernel per kind.
 
-A kind is named by the block of activations that shares a scale: int8_16, int8_256 (as ggml's Q8_K), float32. ggml pairs blocks of 32
-weights with activations of one scale per 32 (Q8_0, Q8_1); a scale per 16 nearly halves the divergence that rounding causes, at the same
-speed where memory is the limit (docs/performance.md).
-
+A kind is named by the block of activations that shares a scale: int8_32 (as ggml's Q8_0 and Q8_1), int8_256 (as Q8_K), float32.
 Tokens lie in tiles of `tokens` side by side: below TILED_FROM tokens a tile is one token, else TILE tokens. A tile of k values holds
 
     int8 kinds   q      int8    (k / 4, tokens, 4)
-                 scale  float32 (k / 16, tokens)    repeated within a block of 256
-                 sum32  float32 (k / 32, tokens)    the sum of 32 values times their scales, for weights with a minimum
+                 scale  float32 (k / 32, tokens)    repeated within a block of 256
+                 sum32  float32 (k / 32, tokens)    scale times the sum of 32 values, for weights with a minimum
                  sum16  float32 (k / 16, tokens)    the same of 16 values
     float32      x      float32 (k, tokens)
 
-so a token takes 13 k / 8 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token count.
+so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token count.
 """
 
 from __future__ import annotations
@@ -40,48 +37,33 @@ def tile_width(n_tokens):
 
 
 @inline
-def _amax(x, count):
-    """The largest magnitude of `count` values; not finite if one of them is not: a fault must not vanish in the rounding."""
-    highest, taint = _zero(), _zero()
-    for i in range(0, count, 16):
-        values = load_f32x16(x + 4 * i)
-        highest = maximum(highest, absolute(values))
-        taint = fma(values, _zero(), taint)
-    return max_f32(highest) + sum_f32(taint)
-
-
-@inline
-def _quantize_16(x, amax, out, tokens):
-    """Sixteen values to int8 in steps of amax / 127, stored among those of `tokens` tokens; returns their sum."""
-    inverse = np.float32(127) / amax if amax > np.float32(0) else np.float32(0)
-    integers = _to_i32(round_even(load_f32x16(x) * _all(inverse)))
-    scatter_i8x16(out, 4 * tokens, _to_i8(integers))
-    return np.float32(sum_i32(integers))
-
-
-@inline
 def quantize_row(x, k, out, lane, tokens, block):
-    """Token `lane` of the tile at `out` from float32 values at `x`; `block` values, 16 or 256, share a scale of max |x| / 127."""
+    """Token `lane` of the tile at `out` from float32 values at `x`; `block` values share a scale of max |x| / 127.
+
+    A block with a value that is not finite gets a scale that is not finite: it must not vanish in the rounding.
+    """
     scales = out + k * tokens + 4 * lane
-    sums_32 = scales + k * tokens // 4
-    sums_16 = sums_32 + k * tokens // 8
-    amax = np.float32(0)
-    for i in range(0, k, 32):
-        if block == 16:
-            amax, after = _amax(x + 4 * i, 16), _amax(x + 4 * i + 64, 16)
-        else:
-            if i % block == 0:
-                amax = _amax(x + 4 * i, block)
-            after = amax
-        low_scale, high_scale = amax / np.float32(127), after / np.float32(127)
-        low_sum = low_scale * _quantize_16(x + 4 * i, amax, out + i * tokens + 4 * lane, tokens)
-        high_sum = high_scale * _quantize_16(x + 4 * i + 64, after, out + (i + 16) * tokens + 4 * lane, tokens)
-        group = 4 * tokens * (i // 16)
-        store_f32(scales + group, low_scale)
-        store_f32(scales + group + 4 * tokens, high_scale)
-        store_f32(sums_16 + group, low_sum)
-        store_f32(sums_16 + group + 4 * tokens, high_sum)
-        store_f32(sums_32 + group // 2, low_sum + high_sum)
+    sums_32, sums_16 = scales + k * tokens // 8, scales + k * tokens // 4
+    for first in range(0, k, block):
+        highest, taint = _zero(), _zero()
+        for i in range(first, first + block, 16):
+            values = load_f32x16(x + 4 * i)
+            highest = maximum(highest, absolute(values))
+            taint = fma(values, _zero(), taint)
+        amax = max_f32(highest) + sum_f32(taint)
+        scale = amax / np.float32(127)
+        inverse = _all(np.float32(127) / amax if amax > np.float32(0) else np.float32(0))
+        for i in range(first, first + block, 32):
+            low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
+            high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
+            scatter_i8x16(out + i * tokens + 4 * lane, 4 * tokens, _to_i8(low))
+            scatter_i8x16(out + (i + 16) * tokens + 4 * lane, 4 * tokens, _to_i8(high))
+            low_sum, high_sum = np.float32(sum_i32(low)), np.float32(sum_i32(high))
+            group = 4 * tokens * (i // 32)
+            store_f32(scales + group, scale)
+            store_f32(sums_32 + group, scale * (low_sum + high_sum))
+            store_f32(sums_16 + 2 * group, scale * low_sum)
+            store_f32(sums_16 + 2 * group + 4 * tokens, scale * high_sum)
 
 
 @inline
@@ -103,7 +85,7 @@ def writer(kind):
 
     @inline
     def put_int8(row, k, out, token, tokens):
-        quantize_row(row, k, tile_of(out, token, tokens, 13 * k // 8), token % tokens, tokens, block)
+        quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
 
     @inline
     def put_float32(row, k, out, token, tokens):
@@ -127,4 +109,4 @@ def _activations(kind):
     return prepare
 
 
-int8_16, int8_256, float32 = (_activations(kind) for kind in ("int8_16", "int8_256", "float32"))
+int8_32, int8_256, float32 = (_activations(kind) for kind in ("int8_32", "int8_256", "float32"))

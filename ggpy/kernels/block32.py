@@ -1,7 +1,7 @@
 """Blocks of 32 values under one scale: the dot and the unpacking that these formats share.
 
 A block begins with its float16 scale d, then, where it has one, its float16 minimum m. A format gives `values(w)`, the 32 integers of the
-block at address w; value = d * (integer - center), or d * integer + m. Activations are the int8_16 kind of one token.
+block at address w; value = d * (integer - center), or d * integer + m. Activations are the int8_32 kind of one token.
 
 The dot takes eight blocks at a time, so that their scales are widened and multiplied together, then pairs, then a last one.
 """
@@ -14,30 +14,15 @@ from ggpy.kernels.linear import quantized_embed, quantized_linear
 from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.dot import dot_i8i8, dot_u8i8
-from ggpy.simd.memory import (
-    gather_f16x8,
-    load,
-    load_f16,
-    load_f32,
-    load_f32x8,
-    load_f32x16,
-    load_i8x32,
-    load_i8x64,
-    prefetch,
-    store,
-    store_f32,
-)
-from ggpy.simd.vectors import Vector, concat, constant, convert, f32x2, f32x4, f32x8, f32x16, i32x8, i32x16, permute, splat
+from ggpy.simd.memory import gather_f16x8, load_f16, load_f32, load_f32x8, load_i8x32, load_i8x64, prefetch, store, store_f32
+from ggpy.simd.vectors import Vector, concat, constant, convert, f32x8, f32x16, i32x8, i32x16, permute, splat
 
 AHEAD = 4096  # bytes that a row's prefetch runs ahead of its dot
 
 _zero, _zero_x8, _no_sum, _no_sum_x8 = constant(f32x16, 0.0), constant(f32x8, 0.0), constant(i32x16, 0), constant(i32x8, 0)
 _to_f32, _to_f32x8 = convert(i32x16, f32x16), convert(i32x8, f32x8)
 _all, _both = splat(f32x8), concat(f32x8)
-_twice = permute(f32x8, [i // 2 for i in range(16)])
-_pair_0, _pair_1, _pair_2, _pair_3 = (permute(f32x16, [4 * p + i // 4 for i in range(16)]) for p in range(4))
-_of_four, _of_two = permute(f32x4, [i // 4 for i in range(16)]), permute(f32x2, [i // 4 for i in range(8)])
-_load_f32x4, _load_f32x2 = load(f32x4), load(f32x2)
+_pair_0, _pair_1, _pair_2, _pair_3 = (permute(f32x8, [2 * p] * 8 + [2 * p + 1] * 8) for p in range(4))
 
 
 def block32_kernels(values, *, block_bytes: int, center: int = 0, has_min: bool = False, signed: bool = False) -> tuple[Kernel, Kernel]:
@@ -57,7 +42,7 @@ def block32_kernels(values, *, block_bytes: int, center: int = 0, has_min: bool 
     @inline
     def dot(w, x, k):
         total, other, minimum = _zero(), _zero(), _zero_x8()
-        scales, sums = x + k, x + k + k // 4
+        scales, sums = x + k, x + k + k // 8
         for _ in range(k // 256):
             for line in range(0, 8 * block_bytes, 64):
                 prefetch(w + AHEAD + line)
@@ -66,29 +51,29 @@ def block32_kernels(values, *, block_bytes: int, center: int = 0, has_min: bool 
                 minimum = fma(gather_f16x8(w + 2, block_bytes), load_f32x8(sums), minimum)
             elif center != 0:
                 minimum = fma(d, load_f32x8(sums), minimum)
-            by = _twice(d) * load_f32x16(scales)
+            by = d * load_f32x8(scales)
             total = fma(pair(w, x), _pair_0(by), total)
             other = fma(pair(w + 2 * block_bytes, x + 64), _pair_1(by), other)
             total = fma(pair(w + 4 * block_bytes, x + 128), _pair_2(by), total)
             other = fma(pair(w + 6 * block_bytes, x + 192), _pair_3(by), other)
             w += 8 * block_bytes
             x += 256
-            scales += 64
+            scales += 32
             sums += 32
         rest = np.float32(0)
         for _ in range(k % 256 // 64):
             first, second = load_f16(w), load_f16(w + block_bytes)
-            by = _both(_all(first), _all(second)) * _of_four(_load_f32x4(scales))
+            by = _both(_all(first * load_f32(scales)), _all(second * load_f32(scales + 4)))
             total = fma(pair(w, x), by, total)
             rest -= low(w, first) * load_f32(sums) + low(w + block_bytes, second) * load_f32(sums + 4)
             w += 2 * block_bytes
             x += 64
-            scales += 16
+            scales += 8
             sums += 8
         if k % 64 != 0:
             d = load_f16(w)
-            last = _to_f32x8(product(_no_sum_x8(), values(w), load_i8x32(x))) * _of_two(_load_f32x2(scales))
-            rest += sum_f32(last) * d - low(w, d) * load_f32(sums)
+            last = _to_f32x8(product(_no_sum_x8(), values(w), load_i8x32(x)))
+            rest += sum_f32(last) * (d * load_f32(scales)) - low(w, d) * load_f32(sums)
         below = sum_f32(minimum) if has_min else sum_f32(minimum) * np.float32(-center)
         return sum_f32(total + other) + below + rest
 

@@ -1,4 +1,4 @@
-"""Which activations a format's product reads: part of the format. Imports no numba."""
+"""Which activations a format's product reads: part of the format, as ggml pairs them. Imports no numba."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from ggpy.blocks import BLOCKS
 
 
 def activation_kind(format_name: str) -> str:
-    """The kernel in `activations.py` that prepares what the format's `linear` reads: "float32", "int8_16" for blocks of 32 values,
-    "int8_256" for super-blocks."""
-    return {1: "float32", 32: "int8_16", 256: "int8_256"}[BLOCKS[format_name].block_values]
+    """ "float32", "int8_32" or "int8_256": the kernel in `activations.py` that prepares what the format's `linear` reads."""
+    values = BLOCKS[format_name].block_values
+    return "float32" if values == 1 else f"int8_{values}"
 
 
 def activation_bytes(kind: str, k: int) -> int:
     """Bytes per token of k activations of a kind."""
-    return 4 * k if kind == "float32" else 13 * k // 8
+    return 4 * k if kind == "float32" else k + k // 2
 
 
 def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:

@@ -68,8 +68,9 @@ def _store_tile(args, sums, row, height, token, count):
 
 def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
     """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
-    tile = int8_tile(TILE, group, 16 if block_values == 32 else group, signed)
-    sums_from = {32: 2, 16: 3}[group]  # eighths of k between the activations' scales and their sums of `group`
+    tile = int8_tile(TILE, group, signed)
+    scale_shift = {32: 0, 16: 1}[group]
+    sums_at = {32: 8, 16: 4}[group]  # activations' sums of 32 start at k + k / 8, those of 16 at k + k / 4
 
     @inline
     def fill_panel(w, row_bytes, k, height, rows, panel, scales, mins):
@@ -113,22 +114,22 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
             for token in range(0, n_tokens, TILE):
                 xt = x + token * token_bytes
                 x_scales = xt + k * TILE
-                x_sums = x_scales + sums_from * k * TILE // 8
+                x_sums = x_scales + k * TILE // sums_at
                 for p in range(CHUNK // PANEL):
                     row, panel = first + p * PANEL, panels + p * panel_bytes
                     if row < rows:
                         scales = panel + 16 * stride
                         mins = scales + 64 * (k // group)
-                        tile(sums, panel, scales, mins, xt, x_scales, x_sums, k // group)
+                        tile(sums, panel, scales, mins, xt, x_scales, scale_shift, x_sums, k // group)
                         _store_tile(args, sums, row, min(PANEL, rows - row), token, min(TILE, n_tokens - token))
 
     @kernel
     def linear(args, ith, nth):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, dot, n_tokens, 13 * k // 8)
+            _dots(args, dot, n_tokens, k + k // 2)
         else:
-            tiles(args, ith, n_tokens, 13 * k // 8)
+            tiles(args, ith, n_tokens, k + k // 2)
 
     return linear
 

@@ -65,4 +65,4 @@ def _into_activations(kind):
     return rms_norm_into
 
 
-rms_norm_int8_16, rms_norm_int8_256, rms_norm_float32 = (_into_activations(kind) for kind in ("int8_16", "int8_256", "float32"))
+rms_norm_int8_32, rms_norm_int8_256, rms_norm_float32 = (_into_activations(kind) for kind in ("int8_32", "int8_256", "float32"))

@@ -28,7 +28,7 @@ def dot(w, x, k):
         total = fma(_to_f32(products), _all(load_f32(w) * load_f32(scales)), total)
         w += 292
         x += 256
-        scales += 64
+        scales += 32
     return sum_f32(total)
 
 

@@ -30,7 +30,7 @@ def superblock_kernels(values, scales, step, lows, *, block_bytes: int, group: i
     """(linear, embed) of a format: scales(w) -> int32, lows(w) -> float32, each with as many lanes as there are groups; step(w) -> d."""
     groups = 256 // group
     integers, floats = Vector("i32", groups), Vector("f32", groups)
-    no_low, load_sums, sum_bytes, sums_at = constant(floats, 0.0), load(floats), 4 * groups, {32: 2, 16: 3}[group]
+    no_low, load_sums, sum_bytes, sums_at = constant(floats, 0.0), load(floats), 4 * groups, {32: 8, 16: 4}[group]
     scale_lane, low_lane = extract(integers), extract(floats)
     spread_0, spread_1, spread_2, spread_3 = (permute(integers, [(64 * c + 4 * i) // group for i in range(16)]) for c in range(4))
 
@@ -41,7 +41,7 @@ def superblock_kernels(values, scales, step, lows, *, block_bytes: int, group: i
     @inline
     def dot(w, x, k):
         total, minimum = _zero_f32(), no_low()
-        step_x, sums = x + k, x + k + sums_at * k // 8
+        step_x, sums = x + k, x + k + k // sums_at
         for _ in range(k // 256):
             for line in range(0, block_bytes, 64):
                 prefetch(w + AHEAD + line)
@@ -56,7 +56,7 @@ def superblock_kernels(values, scales, step, lows, *, block_bytes: int, group: i
             minimum = fma(lows(w), load_sums(sums), minimum)
             w += block_bytes
             x += 256
-            step_x += 64
+            step_x += 32
             sums += sum_bytes
         return sum_f32(total) - sum_f32(minimum)
 

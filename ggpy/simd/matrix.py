@@ -29,18 +29,19 @@ def _everywhere(builder, address, kind, offset: int):
     return emit_splat(builder, _load(builder, address, kind, offset), ir.VectorType(kind, 16))
 
 
-def int8_tile(tokens: int, group: int, scaled: int, signed: bool):
-    """int8_tile(...)(out, panel, scales, mins, x, x_scales, x_sums, groups): out[t, r] = sum over k of w[r, k] * x[t, k].
+def int8_tile(tokens: int, group: int, signed: bool):
+    """int8_tile(...)(out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups): out[t, r] = sum over k of w[r, k] * x[t, k].
 
-    w = scale * q - min per group of `group` values, 16 or 32; x = scale * q per `scaled` values, 16 or `group`. All addresses:
+    w = scale * q - min per group of `group` values. All addresses:
     out float32 (tokens, 16); panel uint8, or int8 if `signed`, (groups * group / 4, 16, 4); scales, mins float32 (groups, 16);
-    x int8 (groups * group / 4, tokens, 4); x_scales float32 (groups * group / 16, tokens), those within `scaled` values being equal;
-    x_sums float32 (groups, tokens): each group's sum of x, scales included.
+    x int8 (groups * group / 4, tokens, 4); x_scales float32 (…, tokens), one row per 2**scale_shift groups;
+    x_sums float32 (groups, tokens): each group's sum of x times its scale.
     """
     dot = emit_dot_i8i8 if signed else emit_dot_u8i8
+    steps = group // 4
 
     def code(context, builder, signature, args):
-        out, panel, scales, mins, x, x_scales, x_sums, groups = args
+        out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups = args
         totals = [cgutils.alloca_once_value(builder, ir.Constant(F32X16, [0.0] * 16)) for _ in range(tokens)]
         for total in totals:
             builder.store(ir.Constant(F32X16, [0.0] * 16), total)
@@ -50,29 +51,29 @@ def int8_tile(tokens: int, group: int, scaled: int, signed: bool):
             def at(base, stride):
                 return builder.add(base, builder.mul(g, ir.Constant(I64, stride)))
 
-            w, token, token_scales = at(panel, group * 16), at(x, group * tokens), at(x_scales, group // 16 * 4 * tokens)
-            scale, low = _load(builder, at(scales, 64), F32X16), builder.fneg(_load(builder, at(mins, 64), F32X16))
-            sums = at(x_sums, 4 * tokens)
-            for part in range(group // scaled):
-                accumulators = [ir.Constant(I32X16, [0] * 16)] * tokens
-                for step in range(part * scaled // 4, (part + 1) * scaled // 4):
-                    weights = _load(builder, w, I8X64, step * 64)
-                    for t in range(tokens):
-                        four = builder.bitcast(_everywhere(builder, token, I32, (step * tokens + t) * 4), I8X64)
-                        accumulators[t] = dot(builder, accumulators[t], weights, four)
-                for t, total in enumerate(totals):
-                    both = builder.fmul(scale, _everywhere(builder, token_scales, FLOAT, 4 * (part * scaled // 16 * tokens + t)))
-                    builder.store(emit_fma(builder, builder.sitofp(accumulators[t], F32X16), both, builder.load(total)), total)
+            w, row_scales, row_mins = at(panel, group * 16), at(scales, 64), at(mins, 64)
+            token, sums = at(x, group * tokens), at(x_sums, 4 * tokens)
+            token_scales = builder.add(x_scales, builder.mul(builder.lshr(g, scale_shift), ir.Constant(I64, 4 * tokens)))
+            accumulators = [ir.Constant(I32X16, [0] * 16)] * tokens
+            for step in range(steps):
+                weights = _load(builder, w, I8X64, step * 64)
+                for t in range(tokens):
+                    four = builder.bitcast(_everywhere(builder, token, I32, (step * tokens + t) * 4), I8X64)
+                    accumulators[t] = dot(builder, accumulators[t], weights, four)
+            scale, low = _load(builder, row_scales, F32X16), _load(builder, row_mins, F32X16)
+            low = builder.fneg(low)
             for t, total in enumerate(totals):
-                builder.store(emit_fma(builder, low, _everywhere(builder, sums, FLOAT, 4 * t), builder.load(total)), total)
+                both = builder.fmul(scale, _everywhere(builder, token_scales, FLOAT, 4 * t))
+                value = emit_fma(builder, builder.sitofp(accumulators[t], F32X16), both, builder.load(total))
+                builder.store(emit_fma(builder, low, _everywhere(builder, sums, FLOAT, 4 * t), value), total)
         for t, total in enumerate(totals):
             address = builder.add(out, ir.Constant(I64, 64 * t))
             builder.store(builder.load(total), pointer(builder, address, F32X16), align=1)
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing, out, panel, scales, mins, x, x_scales, x_sums, groups):
-        return types.void(*[types.intp] * 8), code
+    def tile(typing, out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups):
+        return types.void(*[types.intp] * 9), code
 
     return tile
 

@@ -57,6 +57,6 @@ def activations(x: np.ndarray, kind: str) -> np.ndarray:
     """The bytes that a product reads for activations x (tokens, k), made by the kernel of `kind`."""
     n, k = x.shape
     padded = -(-n // tile_width(n)) * tile_width(n)
-    out = aligned(padded * (4 * k if kind == "float32" else 13 * k // 8), np.uint8)
+    out = aligned(padded * (4 * k if kind == "float32" else k + k // 2), np.uint8)
     call("activations", kind, x, out, k, count(n))
     return out
