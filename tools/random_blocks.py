@@ -1,0 +1,37 @@
+"""Random weights in any block format, for measuring: speed does not depend on the values, as long as they are ordinary."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ggpy.blocks import BlockFormat
+from ggpy.runtime.encode import encode_rows
+
+DEVIATION = 0.02  # what training starts from
+SLAB_VALUES = 1 << 20  # encoded once, then repeated: enough that scales vary
+
+
+def random_blocks(block_format: BlockFormat, rows: int, cols: int, rng: np.random.Generator, threads: int = 1) -> np.ndarray:
+    """uint8 (rows, row bytes): gaussian values of deviation 0.02, encoded; where rows exceed about a million values, they repeat.
+
+    A format that ggpy cannot write gets random integers under scales of like size. ValueError: a row is not a whole number of blocks.
+    """
+    row_bytes = block_format.row_bytes(cols)
+    slab_rows = min(rows, max(1, SLAB_VALUES // cols))
+    if block_format.encode is None:
+        slab = _random_fields(block_format, slab_rows * row_bytes // block_format.block_bytes, rng).reshape(slab_rows, row_bytes)
+    else:
+        values = rng.standard_normal((slab_rows, cols), dtype=np.float32) * np.float32(DEVIATION)
+        slab = encode_rows(values, block_format, threads)
+    return np.resize(slab, (rows, row_bytes))
+
+
+def _random_fields(block_format: BlockFormat, n_blocks: int, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (n_blocks, block bytes)"""
+    blocks, start = rng.integers(0, 256, (n_blocks, block_format.block_bytes), dtype=np.uint8), 0
+    for field in block_format.fields:
+        if field.dtype.kind == "f":
+            scales = rng.normal(0, DEVIATION / 64, (n_blocks, field.count)).astype(field.dtype)
+            blocks[:, start : start + field.n_bytes] = scales.view(np.uint8)
+        start += field.n_bytes
+    return blocks
