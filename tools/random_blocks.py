@@ -11,19 +11,23 @@ DEVIATION = 0.02  # what training starts from
 SLAB_VALUES = 1 << 20  # encoded once, then repeated: enough that scales vary
 
 
-def random_blocks(block_format: BlockFormat, rows: int, cols: int, rng: np.random.Generator, threads: int = 1) -> np.ndarray:
-    """uint8 (rows, row bytes): gaussian values of deviation 0.02, encoded; where rows exceed about a million values, they repeat.
+def random_slab(block_format: BlockFormat, rows: int, cols: int, rng: np.random.Generator, threads: int = 1) -> np.ndarray:
+    """uint8 (at most `rows`, row bytes): about a million gaussian values of deviation 0.02, encoded.
 
     A format that ggpy cannot write gets random integers under scales of like size. ValueError: a row is not a whole number of blocks.
     """
     row_bytes = block_format.row_bytes(cols)
-    slab_rows = min(rows, max(1, SLAB_VALUES // cols))
+    rows = min(rows, max(1, SLAB_VALUES // cols))
     if block_format.encode is None:
-        slab = _random_fields(block_format, slab_rows * row_bytes // block_format.block_bytes, rng).reshape(slab_rows, row_bytes)
-    else:
-        values = rng.standard_normal((slab_rows, cols), dtype=np.float32) * np.float32(DEVIATION)
-        slab = encode_rows(values, block_format, threads)
-    return np.resize(slab, (rows, row_bytes))
+        return _random_fields(block_format, rows * row_bytes // block_format.block_bytes, rng).reshape(rows, row_bytes)
+    values = rng.standard_normal((rows, cols), dtype=np.float32) * np.float32(DEVIATION)
+    return encode_rows(values, block_format, threads)
+
+
+def random_blocks(block_format: BlockFormat, rows: int, cols: int, rng: np.random.Generator, threads: int = 1) -> np.ndarray:
+    """uint8 (rows, row bytes): a slab, repeated as often as it takes."""
+    slab = random_slab(block_format, rows, cols, rng, threads)
+    return np.resize(slab, (rows, slab.shape[1]))
 
 
 def _random_fields(block_format: BlockFormat, n_blocks: int, rng: np.random.Generator) -> np.ndarray:

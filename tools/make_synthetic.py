@@ -1,0 +1,147 @@
+"""Write a GGUF file of a real model's shape with random weights: to measure speed on sizes that are not to be had.
+
+    python tools/make_synthetic.py 1b q4_k_m OUT.gguf [--threads 2]
+
+Tensors get the block formats that ggpy-convert gives them. Weights are gaussian with the spread that training starts from; of each shape
+about a million are encoded, and repeated from another row on in each tensor. The vocabulary is made up. The text such a model writes means
+nothing, its speed is that of the shape. Nothing larger than a few MB is held in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from random_blocks import random_slab
+
+from ggpy.blocks import BLOCKS
+from ggpy.converter.recipes import QUANTIZATION_VERSION, RECIPES, ModelFacts, Recipe, TensorInfo, find_recipe, plan
+from ggpy.errors import GGPyError
+from ggpy.gguf import GGUFWriter, ValueType
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a Llama."""
+
+    n_layers: int
+    d_model: int
+    d_ff: int
+    n_heads: int
+    n_kv_heads: int
+    n_vocab: int
+    rope_theta: float
+    context: int
+    tied: bool  # no head of its own: the embedding's rows make the logits
+
+
+SHAPES = {
+    "135m": Shape(30, 576, 1536, 9, 3, 49152, 100000.0, 8192, tied=True),  # SmolLM2 135M
+    "1b": Shape(16, 2048, 8192, 32, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 1B
+    "3b": Shape(28, 3072, 8192, 24, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 3B
+    "7b": Shape(32, 4096, 11008, 32, 32, 32000, 10000.0, 4096, tied=False),  # Llama 2 7B
+}
+
+
+def tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Name -> shape, rows first."""
+    d_kv = shape.d_model // shape.n_heads * shape.n_kv_heads
+    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.n_vocab, shape.d_model), "output_norm.weight": (shape.d_model,)}
+    if not shape.tied:
+        found["output.weight"] = found["token_embd.weight"]
+    layer = {
+        "attn_norm": (shape.d_model,),
+        "attn_q": (shape.d_model, shape.d_model),
+        "attn_k": (d_kv, shape.d_model),
+        "attn_v": (d_kv, shape.d_model),
+        "attn_output": (shape.d_model, shape.d_model),
+        "ffn_norm": (shape.d_model,),
+        "ffn_gate": (shape.d_ff, shape.d_model),
+        "ffn_up": (shape.d_ff, shape.d_model),
+        "ffn_down": (shape.d_model, shape.d_ff),
+    }
+    return found | {f"blk.{i}.{name}.weight": size for i in range(shape.n_layers) for name, size in layer.items()}
+
+
+class RandomTensors:
+    """Blocks for tensors of any shape, from one slab per format and row length."""
+
+    def __init__(self, threads: int):
+        self._rng, self._threads = np.random.default_rng(0), threads
+        self._slabs: dict[tuple[str, int], np.ndarray] = {}
+
+    def blocks(self, size: tuple[int, ...], block_format: str) -> Iterator[np.ndarray]:
+        """A norm's ones in float32, or a matrix's rows, uint8, piece by piece."""
+        if len(size) == 1:
+            yield np.ones(size, np.float32)
+            return
+        rows, cols = size
+        slab = self._slabs.get((block_format, cols))
+        if slab is None:
+            slab = self._slabs[block_format, cols] = random_slab(BLOCKS[block_format], 1 << 30, cols, self._rng, self._threads)
+        slab = np.roll(slab, int(self._rng.integers(len(slab))), axis=0)
+        for first in range(0, rows, len(slab)):
+            yield slab[: rows - first]
+
+
+def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
+    """All metadata, a vocabulary of bytes and numbered words included."""
+    writer.add("general.architecture", "llama")
+    writer.add("general.file_type", recipe.file_type, ValueType.UINT32)
+    writer.add("general.quantization_version", QUANTIZATION_VERSION, ValueType.UINT32)
+    numbers = {
+        "block_count": shape.n_layers,
+        "context_length": shape.context,
+        "embedding_length": shape.d_model,
+        "feed_forward_length": shape.d_ff,
+        "attention.head_count": shape.n_heads,
+        "attention.head_count_kv": shape.n_kv_heads,
+        "rope.dimension_count": shape.d_model // shape.n_heads,
+        "vocab_size": shape.n_vocab,
+    }
+    for key, number in numbers.items():
+        writer.add(f"llama.{key}", number, ValueType.UINT32)
+    writer.add("llama.rope.freq_base", shape.rope_theta, ValueType.FLOAT32)
+    writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5, ValueType.FLOAT32)
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
+    words = shape.n_vocab - len(special)
+    writer.add("tokenizer.ggml.model", "llama")
+    writer.add("tokenizer.ggml.tokens", special + [f"\u2581word{i}" for i in range(words)])
+    writer.add("tokenizer.ggml.scores", -np.arange(shape.n_vocab, dtype=np.float32))
+    writer.add("tokenizer.ggml.token_type", np.array([2, 3, 3] + [6] * 256 + [1] * words, np.int32))
+    writer.add("tokenizer.ggml.bos_token_id", 1, ValueType.UINT32)
+    writer.add("tokenizer.ggml.eos_token_id", 2, ValueType.UINT32)
+
+
+def write(shape: Shape, recipe: Recipe, out: Path, threads: int = 1) -> None:
+    """Write the file; an existing one is replaced."""
+    infos = [TensorInfo(name, size, "F32") for name, size in tensors(shape).items()]
+    planned = plan(infos, recipe, ModelFacts(shape.n_layers))
+    source = RandomTensors(threads)
+    with GGUFWriter(out, force=True) as writer:
+        describe(writer, shape, recipe)
+        for tensor in planned:
+            writer.add_tensor(tensor.name, tensor.shape, BLOCKS[tensor.format])
+        for tensor in planned:
+            writer.write_tensor(tensor.name, source.blocks(tensor.shape, tensor.format))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("type", help=f"one of {', '.join(RECIPES)}, in any case")
+    parser.add_argument("out", type=Path, metavar="OUT.gguf")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    try:
+        write(SHAPES[args.shape], find_recipe(args.type), args.out, args.threads)
+    except (GGPyError, OSError) as error:
+        raise SystemExit(f"make_synthetic: error: {error}") from None
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
