@@ -9,13 +9,15 @@ Tokens lie in tiles of `tokens` side by side: below TILED_FROM tokens a tile is 
                  sum16  float32 (k / 16, tokens)    the same of 16 values
     float32      x      float32 (k, tokens)
 
-so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token count.
+so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token
+count, address of the claim counter. A thread takes whole tiles, so that no two write to one cache line.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from ggpy.kernels.claims import claim
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import absolute, fma, max_f32, maximum, round_even, sum_f32, sum_i32
 from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store_f32
@@ -98,13 +100,16 @@ def _activations(kind):
     put = writer(kind)
 
     @kernel
-    def prepare(args, ith, nth):
+    def prepare(args, ith, crew):
         x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
-        tokens = tile_width(n_tokens)
-        token = ith
-        while token < n_tokens:
-            put(x + 4 * k * token, k, out, token, tokens)
-            token += nth
+        counter, width = load_i64(args + 32), tile_width(n_tokens)
+        tiles = (n_tokens + width - 1) // width
+        while True:
+            first, last = claim(counter, crew, tiles, 1, tiles)
+            if first == last:
+                return
+            for token in range(first * width, min(last * width, n_tokens)):
+                put(x + 4 * k * token, k, out, token, width)
 
     return prepare
 

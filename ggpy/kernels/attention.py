@@ -5,7 +5,7 @@ read and widened once for all of them. Queries are taken four at a time, the reg
 positions for scores and head dimensions for the weighted sum. A token at position p attends to positions 0 … p.
 
 Words: 0 queries (tokens, heads, head_dim) float32, 1 out (same), 2 heads, 3 key-value heads, 4 head_dim, 5 key cache, 6 value cache
-(laid out as in `rope.py`), 7 positions in the cache, 8 address of the token count, 9 address of the first position, 10 address of the chunk
+(laid out as in `rope.py`), 7 positions in the cache, 8 address of the token count, 9 address of the first position, 10 address of the claim
 counter, 11 scale as float32 bits, 12 scratch, 13 scratch bytes per thread (see `scratch_bytes`).
 """
 
@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.kernels.claims import claim
 from ggpy.kernels.exponential import exp_f32x16
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import fma, max_f32, maximum, sum_f32, where_below
-from ggpy.simd.memory import atomic_add, load_f16x16, load_f32, load_f32x16, load_i64, store_f32, store_f32x16
+from ggpy.simd.memory import load_f16x16, load_f32, load_f32x16, load_i64, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, convert, extract, f16x16, f32x16, i32x16, splat
 
 BLOCK = 64
@@ -90,7 +91,7 @@ def _soften(scores, limit, sums, padded, state):
 
 
 @kernel
-def attention(args, ith, nth):
+def attention(args, ith, crew):
     queries, out, heads, kv_heads = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     head_dim, key_cache, value_cache = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
     positions, n_tokens, start = load_i64(args + 56), load_i64(load_i64(args + 64)), load_i64(load_i64(args + 72))
@@ -103,8 +104,8 @@ def attention(args, ith, nth):
     state = sums + 4 * most * padded
     tiles = (n_tokens + TOKENS - 1) // TOKENS
     while True:
-        unit = atomic_add(counter, 1)
-        if unit >= tiles * kv_heads:
+        unit, after = claim(counter, crew, tiles * kv_heads, 1, 1)
+        if unit == after:
             return
         head, first = unit % kv_heads, (tiles - 1 - unit // kv_heads) * TOKENS  # the longest first
         tokens = min(TOKENS, n_tokens - first)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import types
 
+from ggpy.kernels.claims import UNIT_BITS
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.memory import I64, atomic_add, atomic_load, load_i64
 from ggpy.simd.vectors import declare, intrinsic
@@ -17,7 +18,7 @@ SPINS = 4000  # about 40 us of spinning before a thread offers its processor to 
 
 
 @intrinsic
-def _call_kernel(typing, address, args, ith, nth):
+def _call_kernel(typing, address, args, ith, crew):
     def code(context, builder, signature, arguments):
         function = ir.FunctionType(ir.VoidType(), [I64, I64, I64])
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
@@ -69,11 +70,12 @@ def _barrier(state, give_way, nth):
 
 @kernel
 def run(args, ith, nth):
-    """words: tape address, number of ops, barrier state address, address of sched_yield. All threads meet after the last op."""
+    """words: tape address, number of ops, barrier state address, address of sched_yield, walk. All threads meet after the last op."""
     tape, count = load_i64(args), load_i64(args + 8)
     state, give_way = load_i64(args + 16), load_i64(args + 24)
+    crew = (load_i64(args + 32) << UNIT_BITS) + nth
     for i in range(count):
-        _call_kernel(load_i64(tape), tape + 16, ith, nth)
+        _call_kernel(load_i64(tape), tape + 16, ith, crew)
         if nth > 1 and (load_i64(tape + 8) != 0 or i == count - 1):
             _barrier(state, give_way, nth)
         tape += TAPE_BYTES

@@ -8,7 +8,7 @@ The factories take a block format's own functions, all inlined:
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
 
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
-count, 8 address of the chunk counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
+count, 8 address of the claim counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
 or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias.
 """
 
@@ -17,10 +17,11 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.activations import TILE, TILED_FROM
+from ggpy.kernels.claims import claim
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
-from ggpy.simd.memory import atomic_add, load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
+from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, f32x16
 
 CHUNK = 32  # rows a thread takes at a time: enough to hide the counter, few enough that the last chunk costs little
@@ -30,16 +31,16 @@ _zero = constant(f32x16, 0.0)
 
 
 @inline
-def _dots(args, dot, n_tokens, token_bytes):
+def _dots(args, crew, dot, n_tokens, token_bytes):
     """Few tokens: every row with every token."""
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, y, y_bytes = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
     counter, added, added_bytes = load_i64(args + 64), load_i64(args + 88), load_i64(args + 96)
     while True:
-        first = atomic_add(counter, CHUNK)
-        if first >= rows:
+        first, last = claim(counter, crew, rows, CHUNK, rows)
+        if first == last:
             return
-        for row in range(first, min(first + CHUNK, rows)):
+        for row in range(first, last):
             for token in range(n_tokens):
                 value = dot(w + row * row_bytes, x + token * token_bytes, k)
                 if added != 0:
@@ -93,7 +94,7 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
             transpose_16x16(rows + i, stride, panel + 16 * i)
 
     @inline
-    def tiles(args, ith, n_tokens, token_bytes):
+    def tiles(args, ith, crew, n_tokens, token_bytes):
         w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         x, counter = load_i64(args + 32), load_i64(args + 64)
         stride = (k + 63) // 64 * 64
@@ -102,8 +103,8 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
         panels = sums + 64 * TILE
         panel_bytes = 16 * stride + 2 * (64 * (k // group))
         while True:
-            first = atomic_add(counter, CHUNK)
-            if first >= rows:
+            first, last = claim(counter, crew, rows, CHUNK, CHUNK)
+            if first == last:
                 return
             for p in range(CHUNK // PANEL):
                 row, panel = first + p * PANEL, panels + p * panel_bytes
@@ -124,30 +125,32 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
                         _store_tile(args, sums, row, min(PANEL, rows - row), token, min(TILE, n_tokens - token))
 
     @kernel
-    def linear(args, ith, nth):
+    def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, dot, n_tokens, k + k // 2)
+            _dots(args, crew, dot, n_tokens, k + k // 2)
         else:
-            tiles(args, ith, n_tokens, k + k // 2)
+            tiles(args, ith, crew, n_tokens, k + k // 2)
 
     return linear
 
 
 def quantized_embed(unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
     """Rows of the token embedding as float32. Words: weights, bytes per row, k, ids int64, out float32 (tokens, k), address of the count,
-    scratch of 2 * block_values + 8 * block_values / group bytes per thread, scratch bytes per thread."""
+    scratch of 2 * block_values + 8 * block_values / group bytes per thread, scratch bytes per thread, address of the claim counter."""
     groups = block_values // group
 
     @kernel
-    def embed(args, ith, nth):
+    def embed(args, ith, crew):
         w, row_bytes, k, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         out, n_tokens = load_i64(args + 32), load_i64(load_i64(args + 40))
         q = load_i64(args + 48) + ith * load_i64(args + 56)
         scales = q + block_values
         mins = scales + 4 * groups
-        token = ith
-        while token < n_tokens:
+        while True:
+            token, last = claim(load_i64(args + 64), crew, n_tokens, 1, 1)
+            if token == last:
+                return
             block, y = w + load_i64(ids + 8 * token) * row_bytes, out + 4 * k * token
             for _ in range(k // block_values):
                 unpack(block, q, scales, mins, 4)
@@ -157,7 +160,6 @@ def quantized_embed(unpack, *, block_values: int, block_bytes: int, group: int, 
                     store_f32(y + 4 * i, scale * value - low)
                 block += block_bytes
                 y += 4 * block_values
-            token += nth
 
     return embed
 
@@ -194,41 +196,42 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
             transpose_16x16(rows + i, stride, panel + 16 * i)
 
     @inline
-    def tiles(args, ith, n_tokens):
+    def tiles(args, ith, crew, n_tokens):
         w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         x, counter = load_i64(args + 32), load_i64(args + 64)
         unpacked = load_i64(args + 72) + ith * load_i64(args + 80)
         sums = unpacked + 16 * ((k + 15) // 16 * 64)
         panel = sums + 64 * TILE
         while True:
-            first = atomic_add(counter, PANEL)
-            if first >= rows:
+            first, last = claim(counter, crew, rows, PANEL, PANEL)
+            if first == last:
                 return
-            height = min(PANEL, rows - first)
+            height = last - first
             fill_panel(w + first * row_bytes, row_bytes, k, height, unpacked, panel)
             for token in range(0, n_tokens, TILE):
                 tile(sums, panel, x + token * 4 * k, k)
                 _store_tile(args, sums, first, height, token, min(TILE, n_tokens - token))
 
     @kernel
-    def linear(args, ith, nth):
+    def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, dot, n_tokens, 4 * k)
+            _dots(args, crew, dot, n_tokens, 4 * k)
         else:
-            tiles(args, ith, n_tokens)
+            tiles(args, ith, crew, n_tokens)
 
     @kernel
-    def embed(args, ith, nth):
+    def embed(args, ith, crew):
         w, row_bytes, k, ids = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
         out, n_tokens = load_i64(args + 32), load_i64(load_i64(args + 40))
-        token = ith
-        while token < n_tokens:
+        while True:
+            token, last = claim(load_i64(args + 64), crew, n_tokens, 1, 1)
+            if token == last:
+                return
             row, y = w + load_i64(ids + 8 * token) * row_bytes, out + 4 * k * token
             for i in range(0, k // 16 * 16, 16):
                 store_f32x16(y + 4 * i, values(row, i))
             for i in range(k // 16 * 16, k):
                 store_f32(y + 4 * i, one(row, i))
-            token += nth
 
     return linear, embed

@@ -1,7 +1,7 @@
 """RMSNorm (Zhang and Sennrich, 2019): y = x / sqrt(mean(x^2) + eps) * weight, alone or straight into the activations a product reads.
 
 Words: 0 x (tokens, k) float32, 1 weight (k) float32, 2 out, 3 k, 4 address of the token count, 5 eps as float32 bits, 6 scratch,
-7 scratch bytes per thread (4 k; unused by `rms_norm`).
+7 scratch bytes per thread (4 k; unused by `rms_norm`), 8 address of the claim counter.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.activations import tile_width, writer
+from ggpy.kernels.claims import claim
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import fma, square_root, sum_f32
 from ggpy.simd.memory import load_f32, load_f32x16, load_i64, store_f32, store_f32x16
@@ -38,29 +39,34 @@ def rms_norm_row(x, weight, y, k, eps):
 
 
 @kernel
-def rms_norm(args, ith, nth):
+def rms_norm(args, ith, crew):
     x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-    n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
-    token = ith
-    while token < n_tokens:
-        rms_norm_row(x + 4 * k * token, weight, out + 4 * k * token, k, eps)
-        token += nth
+    n_tokens, eps, counter = load_i64(load_i64(args + 32)), load_f32(args + 40), load_i64(args + 64)
+    while True:
+        first, last = claim(counter, crew, n_tokens, 1, n_tokens)
+        if first == last:
+            return
+        for token in range(first, last):
+            rms_norm_row(x + 4 * k * token, weight, out + 4 * k * token, k, eps)
 
 
 def _into_activations(kind):
     put = writer(kind)
 
     @kernel
-    def rms_norm_into(args, ith, nth):
+    def rms_norm_into(args, ith, crew):
         x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        n_tokens, eps = load_i64(load_i64(args + 32)), load_f32(args + 40)
+        n_tokens, eps, counter = load_i64(load_i64(args + 32)), load_f32(args + 40), load_i64(args + 64)
         row = load_i64(args + 48) + ith * load_i64(args + 56)
-        tokens = tile_width(n_tokens)
-        token = ith
-        while token < n_tokens:
-            rms_norm_row(x + 4 * k * token, weight, row, k, eps)
-            put(row, k, out, token, tokens)
-            token += nth
+        width = tile_width(n_tokens)
+        tiles = (n_tokens + width - 1) // width
+        while True:
+            first, last = claim(counter, crew, tiles, 1, tiles)
+            if first == last:
+                return
+            for token in range(first * width, min(last * width, n_tokens)):
+                rms_norm_row(x + 4 * k * token, weight, row, k, eps)
+                put(row, k, out, token, width)
 
     return rms_norm_into
 

@@ -4,9 +4,10 @@ Pair i of a head is turned by the angle whose cosine and sine stand in tables (t
 INTERLEAVED, halves (i, i + n_rot / 2) in mode HALVES; values past n_rot stay.
 
 Words of rope: 0 x (tokens, heads, head_dim) float32, 1 out, 2 heads, 3 head_dim, 4 n_rot, 5 mode, 6 cosines, 7 sines, 8 address of the
-token count. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim, 4 n_rot (0: keys are stored as they
-are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 address of the first position, 10 key cache, 11 value cache,
-12 positions in the cache, 13 scratch, 14 scratch bytes per thread (4 * head_dim).
+token count, 9 address of the claim counter. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim,
+4 n_rot (0: keys are stored as they are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 address of the first position,
+10 key cache, 11 value cache, 12 positions in the cache, 13 scratch, 14 scratch bytes per thread (4 * head_dim), 15 address of the claim
+counter.
 
 The cache is float16. Keys: (heads, positions / 16, head_dim, 16), so that attention scores sixteen positions at once; values:
 (heads, positions, head_dim rounded up to 16).
@@ -14,10 +15,12 @@ The cache is float16. Keys: (heads, positions / 16, head_dim, 16), so that atten
 
 from __future__ import annotations
 
+from ggpy.kernels.claims import claim
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.memory import load_f32, load_i64, store_f16, store_f32
 
 INTERLEAVED, HALVES = 1, 2
+HEADS = 16  # heads that a thread takes at a time, at least: about a microsecond
 
 
 @inline
@@ -34,36 +37,41 @@ def _rotate(x, y, head_dim, n_rot, mode, cosines, sines):
 
 
 @kernel
-def rope(args, ith, nth):
+def rope(args, ith, crew):
     x, out, heads, head_dim = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
-    units = load_i64(load_i64(args + 64)) * heads
-    unit = ith
-    while unit < units:
-        table = unit // heads * (n_rot // 2) * 4
-        _rotate(x + 4 * unit * head_dim, out + 4 * unit * head_dim, head_dim, n_rot, mode, cosines + table, sines + table)
-        unit += nth
+    units, counter = load_i64(load_i64(args + 64)) * heads, load_i64(args + 72)
+    while True:
+        first, last = claim(counter, crew, units, HEADS, units)
+        if first == last:
+            return
+        for unit in range(first, last):
+            table = unit // heads * (n_rot // 2) * 4
+            _rotate(x + 4 * unit * head_dim, out + 4 * unit * head_dim, head_dim, n_rot, mode, cosines + table, sines + table)
 
 
 @kernel
-def append(args, ith, nth):
+def append(args, ith, crew):
     keys, values, heads, head_dim = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
     units, start = load_i64(load_i64(args + 64)) * heads, load_i64(load_i64(args + 72))
     key_cache, value_cache, positions = load_i64(args + 80), load_i64(args + 88), load_i64(args + 96)
     turned, padded = load_i64(args + 104) + ith * load_i64(args + 112), (head_dim + 15) // 16 * 16
-    unit = ith
-    while unit < units:
-        token, head = unit // heads, unit % heads
-        key, value, position = keys + 4 * unit * head_dim, values + 4 * unit * head_dim, start + token
-        if n_rot != 0:
-            table = token * (n_rot // 2) * 4
-            _rotate(key, turned, head_dim, n_rot, mode, cosines + table, sines + table)
-            key = turned
-        to = key_cache + 2 * (head * positions * head_dim + position // 16 * 16 * head_dim + position % 16)
-        for i in range(head_dim):
-            store_f16(to + 32 * i, load_f32(key + 4 * i))
-        to = value_cache + 2 * (head * positions + position) * padded
-        for i in range(head_dim):
-            store_f16(to + 2 * i, load_f32(value + 4 * i))
-        unit += nth
+    counter = load_i64(args + 120)
+    while True:
+        first, last = claim(counter, crew, units, HEADS, units)
+        if first == last:
+            return
+        for unit in range(first, last):
+            token, head = unit // heads, unit % heads
+            key, value, position = keys + 4 * unit * head_dim, values + 4 * unit * head_dim, start + token
+            if n_rot != 0:
+                table = token * (n_rot // 2) * 4
+                _rotate(key, turned, head_dim, n_rot, mode, cosines + table, sines + table)
+                key = turned
+            to = key_cache + 2 * (head * positions * head_dim + position // 16 * 16 * head_dim + position % 16)
+            for i in range(head_dim):
+                store_f16(to + 32 * i, load_f32(key + 4 * i))
+            to = value_cache + 2 * (head * positions + position) * padded
+            for i in range(head_dim):
+                store_f16(to + 2 * i, load_f32(value + 4 * i))

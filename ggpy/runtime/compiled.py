@@ -57,7 +57,7 @@ def has_kernel(module: str) -> bool:
 
 
 def kernel(module: str, name: str) -> int:
-    """The address of one kernel, a C function `void(intp args, intp ith, intp nth)`; loaded from the cache or compiled."""
+    """The address of one kernel, a C function `void(intp args, intp ith, intp crew)`; loaded from the cache or compiled."""
     prepare([(module, name)])
     return _addresses[module, name]
 

@@ -40,7 +40,7 @@ class Word:
     """A word known only when the program is laid out.
 
     kind: "count" (address of the number of rows), "position", "first_output" (addresses), "tokens" (the ids), "cosines", "sines" (of
-    `rope`), "positions" (in the cache), "counter" (of chunks), "scratch", "scratch_bytes".
+    `rope`), "positions" (in the cache), "counter" (of claims), "scratch", "scratch_bytes".
     """
 
     kind: str
@@ -117,7 +117,7 @@ class Lowering:
         if known is None:
             known = self._activations[value, kind] = Buffer(activation_bytes(kind, value.width), value.of_outputs)
             source = self._buffer(value)
-            words = (source, known, value.width, Word("count", of_outputs=value.of_outputs))
+            words = (source, known, value.width, Word("count", of_outputs=value.of_outputs), Word("counter"))
             self._call("activations", kind, words, [source], [known])
         return known
 
@@ -129,14 +129,16 @@ class Lowering:
             target_buffer = self._activations[out, kind] = Buffer(activation_bytes(kind, out.width), out.of_outputs)
         else:
             target_buffer = self._buffer(out)
-        words = (*front, target_buffer, out.width, Word("count", of_outputs=out.of_outputs), *rest, Word("scratch"), Word("scratch_bytes"))
+        words = (*front, target_buffer, out.width, Word("count", of_outputs=out.of_outputs), *rest, Word("scratch"), Word("scratch_bytes"),
+                 Word("counter"))  # fmt: skip
         reads = [word for word in front if isinstance(word, Buffer)]
         self._call(module, f"{op.name}_{kind}" if kind else op.name, words, reads, [target_buffer], 4 * out.width, op)
 
     def _embed(self, op: Op) -> None:
         weight: Weight = op.params["weight"]
         out = self._buffer(op.outputs[0])
-        words = (weight, weight.row_bytes, weight.cols, Word("tokens"), out, Word("count"), Word("scratch"), Word("scratch_bytes"))
+        words = (weight, weight.row_bytes, weight.cols, Word("tokens"), out, Word("count"), Word("scratch"), Word("scratch_bytes"),
+                 Word("counter"))  # fmt: skip
         self._call(weight.format.name.lower(), "embed", words, [], [out], scratch_bytes(weight.format.name, weight.cols, 0), op)
 
     def _rms_norm(self, op: Op) -> None:
@@ -169,7 +171,9 @@ class Lowering:
             return
         rope: Rope = op.params["rope"]
         x, y = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
-        self._call("rope", "rope", (x, y, op.inputs[0].width // rope.head_dim, rope.head_dim, *self._turn(rope)), [x], [y], op=op)
+        self._call(
+            "rope", "rope", (x, y, op.inputs[0].width // rope.head_dim, rope.head_dim, *self._turn(rope), Word("counter")), [x], [y], op=op
+        )
 
     def _is_turned_when_stored(self, op: Op) -> bool:
         consumers = self._consumers[op.outputs[0]]
@@ -198,7 +202,15 @@ class Lowering:
             Word("positions"),
             Word("scratch"),
         )
-        self._call("rope", "append", (*words, Word("scratch_bytes")), [k, v], [key_cache, value_cache], 4 * self.shape.head_dim, op)
+        self._call(
+            "rope",
+            "append",
+            (*words, Word("scratch_bytes"), Word("counter")),
+            [k, v],
+            [key_cache, value_cache],
+            4 * self.shape.head_dim,
+            op,
+        )
 
     def _attention(self, op: Op) -> None:
         layer, shape = op.params["layer"], self.shape
@@ -213,10 +225,10 @@ class Lowering:
 
     def _add(self, op: Op) -> None:
         a, b, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])
-        words = (a, b, out, op.outputs[0].width, Word("count", of_outputs=op.outputs[0].of_outputs))
+        words = (a, b, out, op.outputs[0].width, Word("count", of_outputs=op.outputs[0].of_outputs), Word("counter"))
         self._call("pointwise", "add", words, [a, b], [out], op=op)
 
     def _outputs(self, op: Op) -> None:
         x, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
-        words = (x, out, op.outputs[0].width, Word("count", of_outputs=True), Word("first_output"))
+        words = (x, out, op.outputs[0].width, Word("count", of_outputs=True), Word("first_output"), Word("counter"))
         self._call("pointwise", "take_rows", words, [x], [out], op=op)

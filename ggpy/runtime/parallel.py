@@ -44,7 +44,7 @@ class ThreadPool:
     def __init__(self, threads: int):
         self.threads = threads
         self._run = _CALL(kernel("executor", "run"))
-        self._words = np.zeros(4, np.int64)
+        self._words = np.zeros(5, np.int64)
         self._address = self._words.ctypes.data
         self._state = np.zeros(32, np.int64)
         self._words[2] = (self._state.ctypes.data + 63) & ~63
@@ -68,6 +68,7 @@ class ThreadPool:
         self._words[0], self._words[1] = tape.ctypes.data, len(tape) if count is None else count
         if not self._words[1]:
             return
+        self._words[4] += 1
         run, address, threads = self._run, self._address, self.threads
         try:
             if self._wake:

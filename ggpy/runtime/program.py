@@ -65,7 +65,6 @@ class Program:
         for rope, (cosines, sines) in self._ropes.items():
             cosines[:n], sines[:n] = rope.tables(position, n)
         self._step[_COUNT], self._step[_POSITION] = n, position
-        self._counters.fill(0)
         if n_outputs == 1 and out is None:
             self._set_outputs(n - 1, 1)
             self.pool.walk(self._tape)
@@ -74,7 +73,6 @@ class Program:
         result = np.empty((n_outputs, self.n_vocab), np.float32) if out is None else out
         for first in range(0, n_outputs, self.outputs):
             count = min(self.outputs, n_outputs - first)
-            self._counters.fill(0)
             self._set_outputs(n - n_outputs + first, count)
             self.pool.walk(self._tape[self._split :])
             result[first : first + count] = self._logits[:count]

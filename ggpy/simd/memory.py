@@ -153,6 +153,28 @@ def atomic_load(typing, address):
 
 
 @intrinsic
+def atomic_store(typing, address, value):
+    """Set the int64 at `address`; who reads it there sees all that was stored before."""
+
+    def code(context, builder, signature, args):
+        builder.store_atomic(args[1], pointer(builder, args[0], I64), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), code
+
+
+@intrinsic
+def atomic_replace(typing, address, expected, value):
+    """Set the int64 at `address` to `value` if it is `expected`; returns what it was before: `expected` if it was set."""
+
+    def code(context, builder, signature, args):
+        pair = builder.cmpxchg(pointer(builder, args[0], I64), args[1], args[2], "seq_cst", "seq_cst")
+        return builder.extract_value(pair, 0)
+
+    return types.int64(types.intp, types.int64, types.int64), code
+
+
+@intrinsic
 def atomic_min(typing, address, value):
     """Lower the int64 at `address` to `value` if that is smaller; returns the value before."""
 

@@ -58,5 +58,5 @@ def activations(x: np.ndarray, kind: str) -> np.ndarray:
     n, k = x.shape
     padded = -(-n // tile_width(n)) * tile_width(n)
     out = aligned(padded * (4 * k if kind == "float32" else k + k // 2), np.uint8)
-    call("activations", kind, x, out, k, count(n))
+    call("activations", kind, x, out, k, count(n), count(0))
     return out

@@ -106,7 +106,7 @@ def test_embedding_rows_equal_decoded_rows(fmt: BlockFormat):
     w = weights(fmt, 11, k)
     ids = np.array([3, 10, 0, 3], np.int64)
     out, scratch = aligned((4, k)), aligned((2, 4096), np.uint8)
-    call(fmt.name.lower(), "embed", w, w.shape[1], k, ids, out, count(4), scratch, 4096, threads=2)
+    call(fmt.name.lower(), "embed", w, w.shape[1], k, ids, out, count(4), scratch, 4096, count(0), threads=2)
     want = dequantize(w, fmt)[ids]
     assert np.all(np.abs(out - want) <= 2**-20 * np.abs(want).max())
 

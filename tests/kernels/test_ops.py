@@ -22,7 +22,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("n_tokens", [1, 3, 11])
 def test_rms_norm(k: int, n_tokens: int):
     x, weight, out = normal(n_tokens, k) * 3, normal(k, seed=1), aligned((n_tokens, k))
-    call("norm", "rms_norm", x, weight, out, k, count(n_tokens), 1e-5, threads=2)
+    call("norm", "rms_norm", x, weight, out, k, count(n_tokens), 1e-5, 0, 0, count(0), threads=2)
     want = x / np.sqrt((x.astype(np.float64) ** 2).mean(1, keepdims=True) + 1e-5) * weight
     assert np.allclose(out, want, rtol=2**-20, atol=2**-24)
 
@@ -50,24 +50,24 @@ def test_activations_lie_as_described_and_fused_forms_write_the_same(kind: str, 
         assert np.allclose(sums_16, (q * scale).reshape(-1, 16).sum(1), rtol=1e-5, atol=1e-6)
     gate, up = normal(n_tokens, k, seed=2), normal(n_tokens, k, seed=3)
     product, fused, scratch = aligned((n_tokens, k)), aligned(data.shape, np.uint8), aligned((2, 4 * k), np.uint8)
-    call("pointwise", "silu_mul", gate, up, product, k, count(n_tokens))
-    call("pointwise", f"silu_mul_{kind}", gate, up, fused, k, count(n_tokens), scratch, 4 * k, threads=2)
+    call("pointwise", "silu_mul", gate, up, product, k, count(n_tokens), 0, 0, count(0))
+    call("pointwise", f"silu_mul_{kind}", gate, up, fused, k, count(n_tokens), scratch, 4 * k, count(0), threads=2)
     assert np.array_equal(fused, activations(product, kind))
     normed, weight, fused = aligned((n_tokens, k)), normal(k, seed=4), aligned(data.shape, np.uint8)
-    call("norm", "rms_norm", gate, weight, normed, k, count(n_tokens), 1e-6)
-    call("norm", f"rms_norm_{kind}", gate, weight, fused, k, count(n_tokens), 1e-6, scratch, 4 * k, threads=2)
+    call("norm", "rms_norm", gate, weight, normed, k, count(n_tokens), 1e-6, 0, 0, count(0))
+    call("norm", f"rms_norm_{kind}", gate, weight, fused, k, count(n_tokens), 1e-6, scratch, 4 * k, count(0), threads=2)
     assert np.array_equal(fused, activations(normed, kind))
 
 
 @pytest.mark.parametrize("k", [16, 37, 576])
 def test_silu_mul_over_the_whole_range(k: int):
     gate, up, out = np.linspace(-100, 100, 3 * k, dtype=np.float32).reshape(3, k), normal(3, k), aligned((3, k))
-    call("pointwise", "silu_mul", gate, up, out, k, count(3), threads=2)
+    call("pointwise", "silu_mul", gate, up, out, k, count(3), 0, 0, count(0), threads=2)
     wide = gate.astype(np.float64)
     want = wide / (1 + np.exp(-wide)) * up
     assert np.allclose(out, want, rtol=1e-6, atol=1e-35)
     gate[1, 3] = np.nan
-    call("pointwise", "silu_mul", gate, up, out, k, count(3))
+    call("pointwise", "silu_mul", gate, up, out, k, count(3), 0, 0, count(0))
     assert np.isnan(out[1, 3]) and np.isfinite(np.delete(out.reshape(-1), k + 3)).all()
 
 
@@ -76,10 +76,10 @@ def test_add_and_take_rows(n_tokens: int, k: int):
     a, b, out = normal(n_tokens, k), normal(n_tokens, k, seed=1), aligned((n_tokens, k))
     for threads in (1, 2, 3):
         out.fill(0)
-        call("pointwise", "add", a, b, out, k, count(n_tokens), threads=threads)
+        call("pointwise", "add", a, b, out, k, count(n_tokens), count(0), threads=threads)
         assert np.array_equal(out, a + b)
     taken = aligned((n_tokens - n_tokens // 2, k))
-    call("pointwise", "take_rows", a, taken, k, count(len(taken)), count(n_tokens // 2), threads=2)
+    call("pointwise", "take_rows", a, taken, k, count(len(taken)), count(n_tokens // 2), count(0), threads=2)
     assert np.array_equal(taken, a[n_tokens // 2 :])
 
 
@@ -89,7 +89,7 @@ def test_rope_turns_the_pairs_of_either_pairing(pairing: int, head_dim: int, n_r
     rope = Rope(head_dim, n_rot, 10000.0, pairing, factors=np.linspace(1, 4, n_rot // 2, dtype=np.float32))
     x, out = normal(5, 3 * head_dim), aligned((5, 3 * head_dim))
     cosines, sines = rope.tables(100, 5)
-    call("rope", "rope", x, out, 3, head_dim, n_rot, pairing, cosines, sines, count(5), threads=2)
+    call("rope", "rope", x, out, 3, head_dim, n_rot, pairing, cosines, sines, count(5), count(0), threads=2)
     complex_pairs = x.reshape(5, 3, head_dim)[..., :n_rot]
     a, b = (complex_pairs[..., ::2], complex_pairs[..., 1::2]) if pairing == INTERLEAVED else np.split(complex_pairs, 2, -1)
     angle = np.arange(100, 105)[:, None] * 10000.0 ** (-np.arange(0, n_rot, 2) / n_rot) / np.linspace(1, 4, n_rot // 2, dtype=np.float32)
@@ -112,7 +112,7 @@ def test_attention_over_the_cache(heads: int, kv_heads: int, head_dim: int, cach
     scratch = aligned((2, 1 << 18), np.uint8)
     for first, last in ((0, cached), (cached, total)):
         words = (keys[first:last], values[first:last], kv_heads, head_dim, 0, 0, 0, 0, count(last - first), count(first), cache.keys[0],
-                 cache.values[0], cache.positions, scratch, scratch.shape[1])  # fmt: skip
+                 cache.values[0], cache.positions, scratch, scratch.shape[1], count(0))  # fmt: skip
         call("rope", "append", *words, threads=2)
     half_keys, half_values = keys.astype(np.float16).astype(np.float32), values.astype(np.float16).astype(np.float32)
     got_keys, got_values = cache.read(0, total)
@@ -136,7 +136,24 @@ def test_keys_are_turned_as_they_are_stored():
     rope, cache = Rope(32, 32, 500000.0, HALVES), KVCache(CacheShape(1, 2, 32), 64)
     keys, values, turned, scratch = normal(5, 64), normal(5, 64, seed=1), aligned((5, 64)), aligned((2, 128), np.uint8)
     cosines, sines = rope.tables(7, 5)
-    call("rope", "rope", keys, turned, 2, 32, 32, HALVES, cosines, sines, count(5))
-    words = (keys, values, 2, 32, 32, HALVES, cosines, sines, count(5), count(7), cache.keys[0], cache.values[0], 64, scratch, 128)
+    call("rope", "rope", keys, turned, 2, 32, 32, HALVES, cosines, sines, count(5), count(0))
+    words = (
+        keys,
+        values,
+        2,
+        32,
+        32,
+        HALVES,
+        cosines,
+        sines,
+        count(5),
+        count(7),
+        cache.keys[0],
+        cache.values[0],
+        64,
+        scratch,
+        128,
+        count(0),
+    )
     call("rope", "append", *words, threads=2)
     assert np.array_equal(cache.read(0, 12)[0][7:].reshape(5, 64), turned.astype(np.float16).astype(np.float32))

@@ -18,7 +18,8 @@ from ggpy.runtime.parallel import run_kernel
 compiled = []
 prepare([("pointwise", "add")], lambda name, done, total: compiled.append((name, done, total)))
 a, b, out, n = np.arange(20, dtype=np.float32), np.ones(20, np.float32), np.zeros(20, np.float32), np.array([4])
-words = np.array([a.ctypes.data, b.ctypes.data, out.ctypes.data, 5, n.ctypes.data])
+counter = np.zeros(1, np.int64)
+words = np.array([a.ctypes.data, b.ctypes.data, out.ctypes.data, 5, n.ctypes.data, counter.ctypes.data])
 run_kernel(kernel("pointwise", "add"), words, 2)
 assert (out == a + 1).all(), out
 print(len(compiled), "numba" in sys.modules)

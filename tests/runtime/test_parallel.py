@@ -19,13 +19,13 @@ from ggpy.runtime.program import TAPE_WORDS
 def sums(length: int, steps: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
     """A tape of steps that each add 1 to a vector: wrong unless every step waits for the one before."""
     arrays = [np.zeros(length, np.float32) for _ in range(steps + 1)]
-    ones, count = np.ones(length, np.float32), np.array([1])
+    ones, count, counters = np.ones(length, np.float32), np.array([1]), np.zeros((steps, 8), np.int64)
     tape = np.zeros((steps, TAPE_WORDS), np.int64)
     for i in range(steps):
-        words = (arrays[i].ctypes.data, ones.ctypes.data, arrays[i + 1].ctypes.data, length, count.ctypes.data)
+        words = (arrays[i].ctypes.data, ones.ctypes.data, arrays[i + 1].ctypes.data, length, count.ctypes.data, counters[i].ctypes.data)
         tape[i, :2] = kernel("pointwise", "add"), 1
-        tape[i, 2:7] = words
-    return tape, arrays, [ones, count]
+        tape[i, 2:8] = words
+    return tape, arrays, [ones, count, counters]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 5])
