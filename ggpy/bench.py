@@ -23,7 +23,7 @@ import numpy as np
 import ggpy
 from ggpy.gguf import GGUFFile, Tensor, open_gguf
 from ggpy.runtime.host import available_threads
-from ggpy.runtime.limits import multiply_rate, read_rate
+from ggpy.runtime.limits import multiply_pass, read_pass
 from ggpy.simd.target import target
 
 
@@ -92,11 +92,11 @@ def _bench_threads(file: GGUFFile, threads: int, prefill: int, decode: int, repe
 
         if prefill:
             operations = 2 * sum(tensor.n_values for tensor in multiplied_per_token)
-            limit = multiply_rate(threads) / operations
+            limit = multiply_pass(threads).best() / operations
             yield _measure(f"pp{prefill}", threads, limit, run_prefill, prefill, repetitions)
         if decode:
             ranges = [tensor.data for tensor in read_per_token]
-            limit = read_rate(ranges, threads) / sum(data.nbytes for data in ranges)
+            limit = read_pass(ranges, threads).best() / sum(data.nbytes for data in ranges)
             yield _measure(f"tg{decode}", threads, limit, run_decode, decode, repetitions)
         generator.close()
 

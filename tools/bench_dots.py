@@ -20,7 +20,7 @@ from random_blocks import random_blocks
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.runtime.compiled import has_kernel
 from ggpy.runtime.kv_cache import CacheShape, KVCache
-from ggpy.runtime.limits import multiply_rate, read_rate
+from ggpy.runtime.limits import multiply_pass, read_pass
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.program import Program
 from ggpy.runtime.recorder import Recorder, Value
@@ -88,7 +88,7 @@ def main() -> None:
     formats = args.format.upper().split(",")
     if unknown := [name for name in formats if name not in FORMATS]:
         parser.error(f"no product kernel for {', '.join(unknown)}; there are {', '.join(FORMATS)}")
-    peak = multiply_rate(args.threads) / 1e9
+    peak = multiply_pass(args.threads).best() / 1e9
     print(f"{target().cpu} ({target().lowering}), threads {args.threads}; int8 products at the most {peak:.0f} GOP/s")
     print(
         f"{'format':8} {'rows':>6} {'cols':>6} {'tokens':>7} {'µs':>9} {'GB/s':>7} {'GOP/s':>7}   from memory: GB/s, GOP/s; read rate GB/s"
@@ -101,7 +101,7 @@ def main() -> None:
         data = random_blocks(block_format, rows, args.cols, rng, args.threads)
         copies = int(args.memory * 1e6 / data.nbytes)
         many = [matrix(data.copy(), block_format, args.cols) for _ in range(copies)]
-        read = read_rate([one.data for one in many], args.threads) / 1e9 if many else 0.0
+        read = read_pass([one.data for one in many], args.threads).best() / 1e9 if many else 0.0
         for tokens in (int(word) for word in args.tokens.split(",")):
             repeats = max(4, 256 // tokens)
             in_cache = seconds_per_matrix([matrix(data, block_format, args.cols)] * (1 + repeats), tokens, args.threads, args.seconds)

@@ -1,6 +1,7 @@
 """The two limits of this machine that inference runs into, measured: how fast memory is read, how fast int8 values are multiplied.
 
 Decoding reads every weight once per token; prefill multiplies every weight by every token. Speed is reported as a share of these limits.
+A pass takes tens of milliseconds, so that passes can take turns with what is compared with them: both then meet the same machine.
 """
 
 from __future__ import annotations
@@ -15,35 +16,53 @@ from ggpy.runtime.parallel import run_kernel
 
 RESULT_BYTES = 64  # per thread
 OPERAND_BYTES = 4096
+CHUNK_BYTES = 1 << 18  # that a thread reads at a time
+PASS_BYTES = 1 << 29  # that a pass reads at least, the same again and again: starting a thread takes 0.1 ms
+PASS_ROUNDS = 1 << 22  # of eight dot products, per thread
 
 
-def read_rate(ranges: Sequence[np.ndarray], threads: int, *, seconds: float = 0.5) -> float:
-    """Bytes per second at which `threads` threads read all of `ranges`: the best of the passes that fit into `seconds`, two at least.
+class Pass:
+    """A kernel of `ggpy/kernels/limits.py` on `threads` threads.
 
-    ranges: contiguous arrays, such as the mapped weights of a model; each thread reads its share of each.
+    Its words: address of the threads' results, `before`, address of the counter that threads take work from, `after`. held: arrays that
+    the words point to.
     """
-    results = np.zeros((threads, RESULT_BYTES), np.uint8)
-    places = [word for values in ranges for word in (values.ctypes.data, values.nbytes)]
-    words = np.array([results.ctypes.data, len(ranges), *places], np.int64)
-    read = kernel("limits", "read")
-    return sum(values.nbytes for values in ranges) / _best_time(lambda: run_kernel(read, words, threads), seconds)
 
+    def __init__(self, name: str, threads: int, before: Sequence[int], after: Sequence[int], held: Sequence[np.ndarray]):
+        self._kernel, self._threads, self._held = kernel("limits", name), threads, tuple(held)
+        self._results, self._counter = np.zeros((threads, RESULT_BYTES // 8), np.int64), np.zeros(1, np.int64)
+        self._words = np.array([self._results.ctypes.data, *before, self._counter.ctypes.data, *after], np.int64)
 
-def multiply_rate(threads: int, *, seconds: float = 0.5) -> float:
-    """Operations (a multiplication or an addition each) per second of the int8 dot product, operands in the first-level cache."""
-    results = np.zeros((threads, RESULT_BYTES // 8), np.int64)
-    operands = np.random.default_rng(0).integers(0, 128, OPERAND_BYTES, dtype=np.uint8)
-    words = np.array([results.ctypes.data, operands.ctypes.data, 100_000], np.int64)
-    multiply = kernel("limits", "multiply")
-    best = _best_time(lambda: run_kernel(multiply, words, threads), seconds)
-    return int(results[:, 1].sum()) / best
-
-
-def _best_time(run, seconds: float) -> float:
-    """Seconds of the fastest run among those that fit into `seconds`; two at least."""
-    times, end = [], time.perf_counter() + seconds
-    while len(times) < 2 or time.perf_counter() < end:
+    def __call__(self) -> float:
+        """Measure once: bytes or operations per second."""
+        self._counter[0] = 0
         start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        run_kernel(self._kernel, self._words, self._threads)
+        return int(self._results[:, 1].sum()) / (time.perf_counter() - start)
+
+    def best(self, seconds: float = 0.5) -> float:
+        """The highest rate of the passes that fit into `seconds`, two at least."""
+        rates, end = [], time.perf_counter() + seconds
+        while len(rates) < 2 or time.perf_counter() < end:
+            rates.append(self())
+        return max(rates)
+
+
+def read_pass(ranges: Sequence[np.ndarray], threads: int, *, n_bytes: int = PASS_BYTES) -> Pass:
+    """A pass that reads all of `ranges`, as often as it takes to read `n_bytes`: bytes per second.
+
+    ranges: contiguous arrays, such as the mapped weights of a model.
+    """
+    once = [
+        (values.ctypes.data + start, min(CHUNK_BYTES, values.nbytes - start))
+        for values in ranges
+        for start in range(0, values.nbytes, CHUNK_BYTES)
+    ]
+    chunks = once * max(1, -(-n_bytes // sum(size for _, size in once)))
+    return Pass("read", threads, (len(chunks),), [word for chunk in chunks for word in chunk], ranges)
+
+
+def multiply_pass(threads: int, *, rounds: int = PASS_ROUNDS) -> Pass:
+    """A pass of int8 dot products, operands in the first-level cache: operations (a multiplication or an addition each) per second."""
+    operands = np.random.default_rng(0).integers(0, 128, OPERAND_BYTES, dtype=np.uint8)
+    return Pass("multiply", threads, (operands.ctypes.data, rounds * threads), (), (operands,))
