@@ -1,11 +1,12 @@
 """How fast a model runs here: prefill and decode speed, and their share of what the machine could do at the most.
 
 The tests have llama-bench's names and meaning: pp512 evaluates 512 tokens at once from an empty cache and wants the logits of the last;
-tg128 evaluates 128 tokens one by one. Tokens are random. Each test runs once unmeasured, then `repetitions` times; quote the median.
+tg128 evaluates 128 tokens one by one; @d8000 says that 8000 tokens are in the KV cache before. Tokens are random. Each test runs once
+unmeasured, then `repetitions` times; quote the median.
 
-Decode reads every weight once per token, so its limit is the rate at which these bytes are read, on as many threads; prefill multiplies
-every weight by every token, so its limit is the rate of int8 products. Both are measured on the spot. What else a token costs
-(attention, the KV cache) is not in the limits.
+Decode reads every weight once per token, and the keys and values of all tokens before it, so its limit is the rate at which memory is
+read, on as many threads; prefill multiplies every weight by every token, so its limit is the rate of int8 products (attention not
+counted). Passes that measure the limit take turns with the runs, and a share is the median of the runs over the median of the passes.
 """
 
 from __future__ import annotations
@@ -14,31 +15,41 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import ggpy
-from ggpy.gguf import GGUFFile, Tensor, open_gguf
+from ggpy.generate import Generator
+from ggpy.gguf import GGUFFile, Tensor
+from ggpy.runtime.compiled import KernelName, OnCompile
 from ggpy.runtime.host import available_threads
-from ggpy.runtime.limits import multiply_pass, read_pass
+from ggpy.runtime.limits import Pass, multiply_pass, read_pass
 from ggpy.simd.target import target
 
 
 @dataclass(frozen=True)
 class Result:
-    """One test on one number of threads. runs: tokens per second of each repetition; limit: what the machine allows, or None.
+    """One test on one number of threads.
 
-    others: processors' worth of time that went to other processes while the test ran, or None where the system does not say.
+    runs: tokens per second of each repetition. unit: of what limits the test, "B" (bytes read) or "op" (multiplications and additions);
+    per_token: how many of them a token takes; rates: how many a second the machine allows, one pass before each run and one after the last.
+    others: processors' worth of time that went to other processes meanwhile, or None where the system does not say.
+    cache_cost: what the tokens in the KV cache add to the time of a decoded token, as a multiple of the time that reading their keys
+    and values takes; None without a --depth.
     """
 
     test: str
     threads: int
+    depth: int
     runs: tuple[float, ...]
-    limit: float | None
+    unit: str
+    per_token: float
+    rates: tuple[float, ...]
     others: float | None
+    cache_cost: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -46,9 +57,33 @@ class Result:
         return statistics.median(self.runs)
 
     @property
-    def share_of_limit(self) -> float | None:
+    def limit(self) -> float:
+        """Tokens per second at the median of the rates."""
+        return statistics.median(self.rates) / self.per_token
+
+    @property
+    def share_of_limit(self) -> float:
         """Median speed as a share of the limit."""
-        return self.tokens_per_second / self.limit if self.limit else None
+        return self.tokens_per_second / self.limit
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `bench` found. kernels: those the model runs on, (format or op, function)."""
+
+    kernels: tuple[KernelName, ...]
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class _Test:
+    """A test ready to run: `run` evaluates `tokens` tokens, and leaves things so that it can run again."""
+
+    name: str
+    depth: int
+    tokens: int
+    per_token: float
+    run: Callable[[], None]
 
 
 def bench(
@@ -56,49 +91,86 @@ def bench(
     *,
     prefill: int = 512,
     decode: int = 128,
+    depth: int = 0,
     threads: Iterable[int] | None = None,
     repetitions: int = 5,
     on_result: Callable[[Result], None] | None = None,
-) -> list[Result]:
-    """Measure the model at `path`: a Result per number of threads (default: those available) for prefill, then for decode.
+    on_compile: OnCompile | None = None,
+) -> Report:
+    """Measure the model at `path`: per number of threads (default: those available) a Result for prefill, then for decode.
 
-    A length of 0 leaves that test out. on_result is called with each result as it comes.
+    A length of 0 leaves that test out. depth: measure both again with so many tokens in the KV cache; runs from there and from an empty
+    cache take turns. on_result is called with each result as it comes, on_compile as by `ggpy.load`.
     """
-    results = []
-    with open_gguf(path) as file:
-        for count in threads or (available_threads(),):
-            for result in _bench_threads(file, count, prefill, decode, repetitions):
+    results: list[Result] = []
+    kernels: tuple[KernelName, ...] = ()
+    for count in threads or (available_threads(),):
+        with ggpy.load(path, threads=count, context=1, on_compile=on_compile) as model:
+            bench = _Bench(model, max(prefill, decode, 1), depth)
+            kernels = bench.kernels
+            for result in bench.results(prefill, decode, repetitions):
                 results.append(result)
                 if on_result is not None:
                     on_result(result)
-    return results
+            bench.close()
+    return Report(kernels, tuple(results))
 
 
-def _bench_threads(file: GGUFFile, threads: int, prefill: int, decode: int, repetitions: int) -> Iterable[Result]:
-    n_tokens = max(prefill, decode, 1)
-    with ggpy.load(file.path, threads=threads, context=n_tokens) as model:
-        generator = model.generator()
-        tokens = np.random.default_rng(0).integers(0, model.tokenizer.n_vocab, n_tokens).tolist()
-        read_per_token, multiplied_per_token = _weights(file)
+class _Bench:
+    """The tests of one model on one number of threads; a sequence for each depth, filled that far."""
 
-        def run_prefill() -> None:
-            generator.rewind(0)
-            generator.prefill(tokens[:prefill])
+    def __init__(self, model: ggpy.Model, length: int, depth: int):
+        self._model = model
+        self._tokens = np.random.default_rng(0).integers(0, model.tokenizer.n_vocab, depth + length).tolist()
+        self._sequences: dict[int, Generator] = {}
+        for filled in dict.fromkeys((0, depth)):
+            self._sequences[filled] = model.generator(filled + length)
+            if filled:
+                self._sequences[filled].prefill(self._tokens[:filled])
+        self._read, self._multiplied = _weights(model.file)
 
-        def run_decode() -> None:
-            generator.rewind(0)
-            for token in tokens[:decode]:
-                generator.decode(token)
+    @property
+    def kernels(self) -> tuple[KernelName, ...]:
+        return self._sequences[0].program.kernels
 
+    def close(self) -> None:
+        for sequence in self._sequences.values():
+            sequence.close()
+
+    def results(self, prefill: int, decode: int, repetitions: int) -> Iterable[Result]:
+        threads = self._model.threads
         if prefill:
-            operations = 2 * sum(tensor.n_values for tensor in multiplied_per_token)
-            limit = multiply_pass(threads).best() / operations
-            yield _measure(f"pp{prefill}", threads, limit, run_prefill, prefill, repetitions)
+            yield from _measure([self._prefill(n, prefill) for n in self._sequences], "op", multiply_pass(threads), threads, repetitions)
         if decode:
-            ranges = [tensor.data for tensor in read_per_token]
-            limit = read_pass(ranges, threads).best() / sum(data.nbytes for data in ranges)
-            yield _measure(f"tg{decode}", threads, limit, run_decode, decode, repetitions)
-        generator.close()
+            read = read_pass([tensor.data for tensor in self._read], threads)
+            yield from _measure([self._decode(n, decode) for n in self._sequences], "B", read, threads, repetitions)
+
+    def _prefill(self, depth: int, count: int) -> _Test:
+        sequence = self._sequences[depth]
+
+        def run() -> None:
+            sequence.rewind(depth)
+            sequence.prefill(self._tokens[: depth + count])
+
+        return _Test(_name("pp", count, depth), depth, count, 2 * sum(tensor.n_values for tensor in self._multiplied), run)
+
+    def _decode(self, depth: int, count: int) -> _Test:
+        sequence = self._sequences[depth]
+
+        def run() -> None:
+            sequence.rewind(depth)
+            for token in self._tokens[depth : depth + count]:
+                sequence.decode(token)
+
+        positions = depth + (count + 1) / 2  # a token attends to itself and those before it
+        return _Test(_name("tg", count, depth), depth, count, _n_bytes(self._read) + positions * self._position_bytes(), run)
+
+    def _position_bytes(self) -> int:
+        return self._model.network.shape.bytes_per_position()
+
+
+def _name(kind: str, count: int, depth: int) -> str:
+    return f"{kind}{count}@d{depth}" if depth else f"{kind}{count}"
 
 
 def _weights(file: GGUFFile) -> tuple[list[Tensor], list[Tensor]]:
@@ -109,17 +181,36 @@ def _weights(file: GGUFFile) -> tuple[list[Tensor], list[Tensor]]:
     return read, [t for t in table if t.name not in (embedding, output) and len(t.shape) > 1]
 
 
-def _measure(test: str, threads: int, limit: float, run: Callable[[], None], tokens: int, repetitions: int) -> Result:
-    run()  # warm: pages mapped, buffers touched
-    runs, cpu, wall, own = [], _busy_seconds(), time.perf_counter(), time.process_time()
+def _n_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.data.nbytes for tensor in tensors)
+
+
+def _measure(tests: Sequence[_Test], unit: str, limit: Pass, threads: int, repetitions: int) -> Iterable[Result]:
+    """Run the tests in turn, a pass of the limit before each round and after the last."""
+    limit()
+    for test in tests:
+        test.run()  # warm: pages mapped, buffers touched
+    runs: dict[str, list[float]] = {test.name: [] for test in tests}
+    cpu, wall, own = _busy_seconds(), time.perf_counter(), time.process_time()
+    rates = [limit()]
     for _ in range(repetitions):
-        start = time.perf_counter()
-        run()
-        runs.append(tokens / (time.perf_counter() - start))
-    wall, own = time.perf_counter() - wall, time.process_time() - own
-    busy = _busy_seconds()
+        for test in tests:
+            start = time.perf_counter()
+            test.run()
+            runs[test.name].append(test.tokens / (time.perf_counter() - start))
+        rates.append(limit())
+    wall, own, busy = time.perf_counter() - wall, time.process_time() - own, _busy_seconds()
     others = None if cpu is None or busy is None else max(0.0, (busy - cpu - own) / wall)
-    return Result(test, threads, tuple(runs), limit, others)
+    for test in tests:
+        cost = _cache_cost(tests[0], test, runs, rates) if unit == "B" and test.depth else None
+        yield Result(test.name, threads, test.depth, tuple(runs[test.name]), unit, test.per_token, tuple(rates), others, cost)
+
+
+def _cache_cost(empty: _Test, deep: _Test, runs: dict[str, list[float]], rates: Sequence[float]) -> float:
+    """Median over the rounds of the seconds a token takes more, over the seconds that reading what it reads more takes."""
+    rounds = zip(runs[empty.name], runs[deep.name], rates, rates[1:], strict=False)
+    more = deep.per_token - empty.per_token
+    return statistics.median((1 / slow - 1 / fast) * (before + after) / 2 / more for fast, slow, before, after in rounds)
 
 
 def _busy_seconds() -> float | None:

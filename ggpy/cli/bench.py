@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-n", "--decode", metavar="N", type=non_negative_int, default=128, help="tokens to generate; 0: no test (default 128)"
     )
+    parser.add_argument("--depth", metavar="N", type=non_negative_int, default=0, help="measure again with N tokens in the KV cache")
     parser.add_argument("--threads", metavar="N[,N…]", type=list_of(positive_int), help="threads (default: what this process may use)")
     parser.add_argument("-r", "--repetitions", metavar="N", type=positive_int, default=5, help="measured runs of each test (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -38,19 +39,48 @@ def bench_file(args: argparse.Namespace) -> None:
     about = machine()
     if not args.json:
         status.say(", ".join(f"{key.replace('_', ' ')} {value}" for key, value in about.items()))
-        print(f"{'test':8} {'threads':>7} {'tokens/s':>10} {'range':>17} {'of the limit':>13} {'other load':>11}")
-    options = {"prefill": args.prefill, "decode": args.decode, "threads": args.threads, "repetitions": args.repetitions}
-    results = bench(path, on_result=None if args.json else lambda result: print(as_row(result), flush=True), **options)
+        print(HEADER)
+
+    def on_compile(kernel: tuple[str, str], done: int, total: int) -> None:
+        status.show(f"compiling {'.'.join(kernel)} ({done + 1} of {total})")
+
+    def on_result(result: Result) -> None:
+        status.clear()
+        if not args.json:
+            print(as_row(result), flush=True)
+
+    options = {
+        "prefill": args.prefill,
+        "decode": args.decode,
+        "depth": args.depth,
+        "threads": args.threads,
+        "repetitions": args.repetitions,
+    }
+    report = bench(path, on_result=on_result, on_compile=on_compile, **options)
+    kernels = [".".join(kernel) for kernel in report.kernels]
     if args.json:
-        print(json.dumps({"machine": about, "results": [as_json(result) for result in results]}))
+        print(json.dumps({"machine": about, "kernels": kernels, "results": [as_json(result) for result in report.results]}))
+        return
+    for result in report.results:
+        if result.cache_cost is not None:
+            said = f"a token takes longer than from an empty cache by {result.cache_cost:.2f} × what reading the keys and values takes"
+            status.say(f"{result.test}, {result.threads} threads: {said}")
+    status.say(f"kernels {' '.join(kernels)}")
+
+
+HEADER = f"{'test':14} {'threads':>7} {'tokens/s':>9} {'range':>15} {'reached':>10} {'limit':>10} {'share':>6} {'other load':>11}"
 
 
 def as_row(result: Result) -> str:
     """One line of the table."""
-    share = "" if result.share_of_limit is None else f"{result.share_of_limit:.0%}"
-    others = "" if result.others is None else f"{result.others:.1f}"
     spread = f"{min(result.runs):.1f}-{max(result.runs):.1f}"
-    return f"{result.test:8} {result.threads:7} {result.tokens_per_second:10.1f} {spread:>17} {share:>13} {others:>11}"
+    unit = f"G{result.unit.upper()}/s"
+    reached, limit = (
+        f"{rate * result.per_token / 1e9:.{0 if result.unit == 'op' else 1}f} {unit}" for rate in (result.tokens_per_second, result.limit)
+    )
+    others = "" if result.others is None else f"{result.others:.1f}"
+    speed = f"{result.test:14} {result.threads:7} {result.tokens_per_second:9.1f} {spread:>15}"
+    return f"{speed} {reached:>10} {limit:>10} {result.share_of_limit:6.0%} {others:>11}"
 
 
 def as_json(result: Result) -> dict[str, object]:
@@ -58,11 +88,16 @@ def as_json(result: Result) -> dict[str, object]:
     return {
         "test": result.test,
         "threads": result.threads,
+        "depth": result.depth,
         "tokens_per_second": result.tokens_per_second,
         "runs": list(result.runs),
         "share_of_limit": result.share_of_limit,
         "limit": result.limit,
+        "unit": result.unit,
+        "per_token": result.per_token,
+        "rates": list(result.rates),
         "others": result.others,
+        "cache_cost": result.cache_cost,
     }
 
 
