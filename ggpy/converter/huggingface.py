@@ -16,10 +16,11 @@ from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
-from ggpy.converter.safetensors import FLOATS, StoredTensor
+from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
+from ggpy.runtime.encode import FLOATS, widened
 
 if TYPE_CHECKING:
     from ggpy.converter.vocabulary import Vocabulary
@@ -189,7 +190,8 @@ def _source_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], rule
 def _open_rows(tensor: StoredTensor, rule: TensorRule, config: HFConfig) -> RowReader:
     if rule.transform is None:
         return tensor.read
-    values = rule.transform(tensor.read(0, tensor.rows).reshape(tensor.shape), config).reshape(tensor.rows, tensor.columns)
+    values = widened(tensor.read(0, tensor.rows)).reshape(tensor.shape)
+    values = rule.transform(values, config).reshape(tensor.rows, tensor.columns)
     return lambda start, stop: values[start:stop]
 
 

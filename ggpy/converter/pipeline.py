@@ -19,7 +19,7 @@ from ggpy.converter.verify import verify_file
 from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
-from ggpy.runtime.encode import encode_rows, has_encoder
+from ggpy.runtime.encode import encode_measured, has_encoder
 from ggpy.runtime.host import available_threads
 
 
@@ -85,10 +85,11 @@ def convert(
                     source.describe(writer, recipe)
                     tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
-                    written = _write(writer, source, planned, threads or available_threads(), measure_error, on_progress)
+                    workers = threads or available_threads()
+                    written = _write(writer, source, planned, workers, measure_error, on_progress)
                     file_bytes = writer.file_size
                     if verify:
-                        verify_file(writer.partial, target, planned, written, _Meter("verify", file_bytes, on_progress))
+                        verify_file(writer.partial, target, planned, written, workers, _Meter("verify", file_bytes, on_progress))
                 break
             except NeedsWider as error:
                 planned[error.name] = _widened(source, planned[error.name])
@@ -156,7 +157,7 @@ def _write(
         writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
     _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, on_progress)
     meter = _Meter("encode", sum(tensor.n_values for tensor in source.tensors), on_progress)
-    with Stream(threads, encode_rows, measure_error, meter) as stream:
+    with Stream(threads, encode_measured, measure_error, meter) as stream:
         return stream.write(writer, jobs)
 
 

@@ -13,6 +13,7 @@ from ggpy.converter.files import RangeFile
 from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
 from ggpy.converter.source import SourceTensor
 from ggpy.gguf import GGUFWriter, Tensor, ValueType, open_gguf
+from ggpy.runtime.encode import FLOATS
 
 
 class GGUFSource:
@@ -63,4 +64,5 @@ class GGUFSource:
         return self._file.read(tensor.offset + start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, row_bytes)
 
     def _read(self, tensor: Tensor, start: int, stop: int) -> np.ndarray:
-        return dequantize(self._read_raw(tensor, start, stop), tensor.format)
+        raw = self._read_raw(tensor, start, stop)
+        return raw.view(FLOATS[tensor.format.name]) if tensor.format.name in FLOATS else dequantize(raw, tensor.format)

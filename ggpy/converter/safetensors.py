@@ -7,7 +7,6 @@ Layout (https://github.com/huggingface/safetensors#format): uint64 header size, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -16,6 +15,7 @@ import numpy as np
 
 from ggpy.converter.files import RangeFile, parse_json
 from ggpy.errors import CheckpointError, printable
+from ggpy.runtime.encode import FLOATS
 
 MAX_HEADER_BYTES = 100_000_000
 _MAX_DIMENSIONS = 8
@@ -27,18 +27,6 @@ DTYPE_BITS = {
     "U64": 64, "I64": 64, "F64": 64, "C64": 64,
 }
 # fmt: on
-
-
-def _widen_bf16(raw: np.ndarray) -> np.ndarray:
-    return (raw.view("<u2").astype("<u4") << 16).view("<f4")
-
-
-FLOATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "F32": lambda raw: raw.view("<f4"),
-    "F16": lambda raw: raw.view("<f2").astype(np.float32),
-    "BF16": _widen_bf16,
-}
-"""The dtypes that weights may have, with the way from their bytes, uint8 (n,), to float32; every step is exact."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +49,10 @@ class StoredTensor:
         return self.shape[-1] if self.shape else 1
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Rows [start, stop) as float32 (stop - start, columns), where everything before the last dimension counts as rows."""
+        """Rows [start, stop), (stop - start, columns) of a dtype in `FLOATS`, where everything before the last dimension counts as rows."""
         row_bytes = self.columns * DTYPE_BITS[self.dtype] // 8
         raw = self.file.read(self.offset + start * row_bytes, (stop - start) * row_bytes)
-        return FLOATS[self.dtype](raw).reshape(stop - start, self.columns)
+        return raw.view(FLOATS[self.dtype]).reshape(stop - start, self.columns)
 
 
 class SafetensorsFile:

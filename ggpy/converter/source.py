@@ -13,7 +13,8 @@ from ggpy.converter.recipes import ModelFacts, Recipe
 from ggpy.gguf import GGUFWriter
 
 RowReader = Callable[[int, int], np.ndarray]
-"""(start, stop) -> rows [start, stop) as float32 (stop - start, columns); may be called from several threads."""
+"""(start, stop) -> rows [start, stop), (stop - start, columns), of a dtype in `ggpy.runtime.encode.FLOATS`; may be called from several
+threads."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class SourceTensor:
     dtype: str
     kept: str
     open: Callable[[], RowReader]
-    raw: RowReader | None = None
+    raw: Callable[[int, int], np.ndarray] | None = None
 
     @property
     def rows(self) -> int:

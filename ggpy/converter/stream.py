@@ -6,12 +6,14 @@ reading, encoding and writing overlap.
 
 from __future__ import annotations
 
-import hashlib
 import math
+import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,13 +21,16 @@ from ggpy.blocks import BlockFormat, dequantize
 from ggpy.converter.source import RowReader, SourceTensor
 from ggpy.errors import CheckpointError, printable
 from ggpy.gguf import GGUFWriter
+from ggpy.runtime.encode import Encoded, widened
 
 CHUNK_VALUES = 1 << 20
 _F16_MAX = 65504.0
 _F16_SMALL = 2.0**-10  # weights below may be lost when they are scaled by an f16; only then it is worth a look
 
-EncodeRows = Callable[[np.ndarray, BlockFormat], np.ndarray]
-"""float32 (rows, columns) and a format -> uint8 (rows, row_bytes)."""
+T = TypeVar("T")
+EncodeRows = Callable[[np.ndarray, BlockFormat], Encoded]
+"""As `ggpy.runtime.encode.encode_measured`: float rows (rows, columns) and a format -> uint8 (rows, row_bytes) and their peak; ValueError
+for NaN and infinity."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +51,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What went into the file for one tensor. digest: BLAKE2b-128 of its bytes. relative_rmse: None where it was not measured."""
+class WrittenPiece:
+    """Bytes of a tensor that were written at once. checksum: their CRC-32, which finds every fault of up to 32 bits in a row."""
 
-    digest: bytes
+    n_bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What went into the file for one tensor. pieces: its bytes, in order. relative_rmse: None where it was not measured."""
+
+    pieces: tuple[WrittenPiece, ...]
     relative_rmse: float | None
 
 
@@ -63,9 +76,11 @@ class NeedsWider(Exception):
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Encoded rows. peak: largest magnitude; squares: Σ x²; error_squares: Σ (decoded − x)², both 0 where not measured."""
+    """Encoded rows. checksum: CRC-32 of the data; peak: largest magnitude; squares: Σ x²; error_squares: Σ (decoded − x)², both 0 where
+    not measured."""
 
     data: np.ndarray  # uint8 (rows, row_bytes)
+    checksum: int
     peak: float = 0.0
     squares: float = 0.0
     error_squares: float = 0.0
@@ -79,6 +94,27 @@ class _Piece:
     stop: int
 
 
+class Workers:
+    """`threads` threads that work ahead of whoever takes their results; `close()` ends them."""
+
+    def __init__(self, threads: int):
+        self._window = threads + 2
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ggpy-convert")
+
+    def in_order(self, tasks: Iterable[Callable[[], T]]) -> Iterator[T]:
+        """The results of the tasks, in their order; no more of them are under way, or done and not taken, than threads and two."""
+        under_way: deque[Future[T]] = deque()
+        for task in tasks:
+            under_way.append(self._pool.submit(task))
+            if len(under_way) >= self._window:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
 class Stream:
     """Encodes and writes tensors with `threads` worker threads. A context manager; leaving it ends the workers.
 
@@ -87,60 +123,47 @@ class Stream:
 
     def __init__(self, threads: int, encode_rows: EncodeRows, measure_error: bool, on_values: Callable[[str, int], None]):
         self._encode_rows, self._measure_error, self._on_values = encode_rows, measure_error, on_values
-        self._window = threads + 2
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ggpy-encode")
+        self._workers = Workers(threads)
 
     def __enter__(self) -> Stream:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._workers.close()
 
     def write(self, writer: GGUFWriter, jobs: list[Job]) -> dict[str, Written]:
         """Write every job's tensor, in order; by tensor name what was written.
 
         Raises CheckpointError naming tensor and index for NaN or infinity, NeedsWider for values a format cannot hold.
         """
-        chunks = self._in_order(jobs)
+        chunks = self._workers.in_order(partial(self._encode, piece) for piece in _pieces(jobs))
         return {job.tensor.name: self._write_tensor(writer, job, chunks) for job in jobs}
-
-    def _in_order(self, jobs: list[Job]) -> Iterator[_Chunk]:
-        under_way: deque[Future[_Chunk]] = deque()
-        for job in jobs:
-            rows = job.tensor.raw if job.copied and job.tensor.raw else job.tensor.open()
-            step = rows_per_chunk(job.tensor)
-            for start in range(0, job.tensor.rows, step):
-                piece = _Piece(job, rows, start, min(start + step, job.tensor.rows))
-                under_way.append(self._pool.submit(self._encode, piece))
-                if len(under_way) >= self._window:
-                    yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
 
     def _encode(self, piece: _Piece) -> _Chunk:
         job, values = piece.job, piece.rows(piece.start, piece.stop)
         if job.copied:
-            return _Chunk(values)
-        peak = float(max(values.max(), -values.min()))  # NaN wins both
-        if not math.isfinite(peak):
-            raise _not_finite(piece, values)
-        data = self._encode_rows(values, job.format)
+            return _Chunk(values, zlib.crc32(values.data))
+        try:
+            data, peak = self._encode_rows(values, job.format)
+        except ValueError as error:
+            raise _not_finite(piece, widened(values)) or error from None
+        checksum = zlib.crc32(data.data)
         if not self._measure_error and peak < _F16_MAX:
-            return _Chunk(data, peak)
-        decoded = dequantize(data, job.format)
+            return _Chunk(data, checksum, peak)
+        decoded, values = dequantize(data, job.format), widened(values)
         if not np.isfinite(decoded).all():
             raise NeedsWider(job.tensor.name, f"values up to {peak:g} overflow the half-precision numbers of {job.format.name}")
         decoded -= values
-        return _Chunk(data, peak, _sum_of_squares(values), _sum_of_squares(decoded))
+        return _Chunk(data, checksum, peak, _sum_of_squares(values), _sum_of_squares(decoded))
 
     def _write_tensor(self, writer: GGUFWriter, job: Job, chunks: Iterator[_Chunk]) -> Written:
-        digest, peak, squares, error_squares = hashlib.blake2b(digest_size=16), 0.0, 0.0, 0.0
+        pieces, peak, squares, error_squares = [], 0.0, 0.0, 0.0
 
         def encoded() -> Iterator[np.ndarray]:
             nonlocal peak, squares, error_squares
             for _ in range(math.ceil(job.tensor.rows / rows_per_chunk(job.tensor))):
                 chunk = next(chunks)
-                digest.update(chunk.data.data)
+                pieces.append(WrittenPiece(chunk.data.nbytes, chunk.checksum))
                 yield chunk.data
                 peak, squares, error_squares = max(peak, chunk.peak), squares + chunk.squares, error_squares + chunk.error_squares
                 self._on_values(job.tensor.name, len(chunk.data) * job.tensor.columns)
@@ -151,13 +174,21 @@ class Stream:
                 job.tensor.name, f"its values, up to {peak:g}, are too small for the half-precision numbers of {job.format.name}"
             )
         error = math.sqrt(error_squares / squares) if squares else 0.0
-        return Written(digest.digest(), error if self._measure_error else None)
+        return Written(tuple(pieces), error if self._measure_error else None)
 
     def _vanishes(self, peak: float, format: BlockFormat) -> bool:
         """Whether even the largest value of a tensor becomes 0."""
         block = np.zeros((1, format.block_values), np.float32)
         block[0, 0] = peak
-        return not dequantize(self._encode_rows(block, format), format).any()
+        return not dequantize(self._encode_rows(block, format).blocks, format).any()
+
+
+def _pieces(jobs: list[Job]) -> Iterator[_Piece]:
+    for job in jobs:
+        rows = job.tensor.raw if job.copied and job.tensor.raw else job.tensor.open()
+        step = rows_per_chunk(job.tensor)
+        for start in range(0, job.tensor.rows, step):
+            yield _Piece(job, rows, start, min(start + step, job.tensor.rows))
 
 
 def rows_per_chunk(tensor: SourceTensor) -> int:
@@ -168,9 +199,12 @@ def _sum_of_squares(values: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64))
 
 
-def _not_finite(piece: _Piece, values: np.ndarray) -> CheckpointError:
-    tensor = piece.job.tensor
-    row, column = np.argwhere(~np.isfinite(values))[0]
+def _not_finite(piece: _Piece, values: np.ndarray) -> CheckpointError | None:
+    """The error that names the first NaN or infinity; None where all is finite."""
+    tensor, faults = piece.job.tensor, np.argwhere(~np.isfinite(values))
+    if not len(faults):
+        return None
+    row, column = faults[0]
     index = [int(i) for i in np.unravel_index((piece.start + row) * tensor.columns + column, tensor.shape)]
     return CheckpointError(
         f"tensor {printable(tensor.origin)} is {values[row, column]} at index {index}, expected finite weights: damaged?"

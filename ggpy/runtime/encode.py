@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from ggpy.blocks import BlockFormat
+from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from ggpy.blocks.block_format import not_finite, require_finite
 from ggpy.errors import GGPyError
 from ggpy.runtime.compiled import has_kernel, kernel
@@ -16,19 +18,35 @@ _SHARE = 1 << 16  # values below which another thread is not worth starting
 _PIECE = 1 << 18  # values the NumPy reference encodes at a time
 _NO_FAULT = np.iinfo(np.int64).max
 
+FLOATS = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+"""Formats that values to be encoded may have, and what they are in NumPy, which knows bfloat16 only by its bits."""
+_NAMES = {dtype: name for name, dtype in FLOATS.items()}
+_KINDS = {"F32": 0, "F16": 1, "BF16": 2}  # as ggpy.kernels.encode.chunks numbers them
 
-def encode_rows(
-    values: NDArray[np.float32], block_format: BlockFormat, threads: int = 1, out: NDArray[np.uint8] | None = None
-) -> NDArray[np.uint8]:
-    """Blocks of `values`, float32 (rows, cols): uint8 (rows, row_bytes), equal for every number of threads.
 
+class Encoded(NamedTuple):
+    """blocks: uint8 (rows, row_bytes). peak: the largest magnitude among the values, 0 where there are none."""
+
+    blocks: NDArray[np.uint8]
+    peak: float
+
+
+def encode_rows(values: np.ndarray, block_format: BlockFormat, threads: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+    """Blocks of `values`, (rows, cols): uint8 (rows, row_bytes), equal for every number of threads.
+
+    values: float32, float16 or bfloat16 as FLOATS has it; anything else is converted to float32 first.
     out: where the bytes go, contiguous uint8 (rows, row_bytes); allocated when None.
     ValueError: cols is not a whole number of blocks, or a value is NaN or Inf (the first one is named by its flat index).
     GGPyError: the format cannot be written.
     """
+    return encode_measured(values, block_format, threads, out).blocks
+
+
+def encode_measured(values: np.ndarray, block_format: BlockFormat, threads: int = 1, out: NDArray[np.uint8] | None = None) -> Encoded:
+    """`encode_rows`, and the largest magnitude it saw."""
     if block_format.encode is None:
         raise GGPyError(f"no encoder for {block_format.name} blocks (ggml type {block_format.ggml_type})")
-    values = np.ascontiguousarray(values, dtype=np.float32)
+    values = np.ascontiguousarray(values, dtype=values.dtype if values.dtype in _NAMES else np.float32)
     rows, cols = values.shape
     shape = (rows, block_format.row_bytes(cols))
     if out is None:
@@ -38,11 +56,12 @@ def encode_rows(
 
     unit = max(block_format.block_values, _GROUP)
     compiled = values.size // unit * unit if has_encoder(block_format) else 0
+    peak = 0.0
     if compiled:
-        _run(values, out, block_format, compiled // unit, max(1, min(threads, compiled // _SHARE)))
+        peak = _run(values, out, block_format, compiled // unit, max(1, min(threads, compiled // _SHARE)))
     if compiled < values.size:
-        _reference(values, out, block_format, compiled)
-    return out
+        peak = max(peak, _reference(values, out, block_format, compiled))
+    return Encoded(out, peak)
 
 
 def has_encoder(block_format: BlockFormat) -> bool:
@@ -50,23 +69,34 @@ def has_encoder(block_format: BlockFormat) -> bool:
     return has_kernel(f"encode.{block_format.name.lower()}")
 
 
-def _run(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, units: int, threads: int) -> None:
-    progress = np.array([0, _NO_FAULT], np.int64)  # next unit, index of the first NaN or Inf
+def widened(values: np.ndarray) -> NDArray[np.float32]:
+    """float32 of what `encode_rows` takes, (rows, cols); exact, NaN and Inf included."""
+    if values.dtype == np.float32:
+        return values
+    return dequantize(np.ascontiguousarray(values).view(np.uint8), BLOCKS[_NAMES[values.dtype]])
+
+
+def _run(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, units: int, threads: int) -> float:
+    progress = np.array([0, _NO_FAULT, 0], np.int64)  # next unit, index of the first NaN or Inf, bits of the largest magnitude
     counter = progress.ctypes.data
-    words = np.array([values.ctypes.data, out.ctypes.data, units, counter, counter + 8], np.int64)
+    kind = _KINDS[_NAMES[values.dtype]]
+    words = np.array([values.ctypes.data, out.ctypes.data, units, counter, counter + 8, counter + 16, kind], np.int64)
     run_kernel(kernel(f"encode.{block_format.name.lower()}", "encode"), words, threads)
     if progress[1] != _NO_FAULT:
         index = int(progress[1])
-        raise not_finite(block_format.name, float(values.flat[index]), index)
+        raise not_finite(block_format.name, float(widened(values.reshape(1, -1)[:, index : index + 1])[0, 0]), index)
+    return float(progress[2:].astype(np.uint32).view(np.float32)[0])
 
 
-def _reference(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, start: int) -> None:
-    """Encode from value `start` on by the NumPy reference, a piece at a time to bound its temporaries."""
+def _reference(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, start: int) -> float:
+    """Encode from value `start` on by the NumPy reference, a piece at a time to bound its temporaries. Returns the largest magnitude."""
     assert block_format.encode is not None
     blocks = values.reshape(-1, block_format.block_values)
     target = out.reshape(-1, block_format.block_bytes)
-    step = max(1, _PIECE // block_format.block_values)
+    step, peak = max(1, _PIECE // block_format.block_values), 0.0
     for first in range(start // block_format.block_values, len(blocks), step):
-        piece = blocks[first : first + step]
+        piece = widened(blocks[first : first + step])
         require_finite(piece, block_format.name, first * block_format.block_values)
         target[first : first + step] = block_format.encode(piece)
+        peak = max(peak, float(np.abs(piece).max()))
+    return peak

@@ -185,6 +185,16 @@ def atomic_min(typing, address, value):
 
 
 @intrinsic
+def atomic_max(typing, address, value):
+    """Raise the int64 at `address` to `value` if that is larger; returns the value before."""
+
+    def code(context, builder, signature, args):
+        return builder.atomic_rmw("max", pointer(builder, args[0], I64), args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), code
+
+
+@intrinsic
 def scatter_i8x16(typing, address, stride, value):
     """Store sixteen int8 as four pieces of four bytes, `stride` bytes apart."""
 

@@ -15,6 +15,7 @@ import pytest
 from ggpy.converter import convert
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.errors import CheckpointError
+from ggpy.runtime.encode import widened
 
 from .checkpoints import CONFIG, random_weights, safetensors_bytes, stored, write_checkpoint
 
@@ -23,7 +24,7 @@ INDEX = "model.safetensors.index.json"
 
 def read_all(path: Path) -> dict[str, np.ndarray]:
     with Checkpoint(path) as checkpoint:
-        return {name: t.read(0, t.rows).reshape(t.shape) for name, t in checkpoint.tensors.items()}
+        return {name: widened(t.read(0, t.rows)).reshape(t.shape) for name, t in checkpoint.tensors.items()}
 
 
 @pytest.mark.parametrize("shards", [1, 3])

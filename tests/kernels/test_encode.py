@@ -15,7 +15,7 @@ import pytest
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.errors import GGPyError
 from ggpy.runtime import encode as encode_module
-from ggpy.runtime.encode import encode_rows, has_encoder
+from ggpy.runtime.encode import FLOATS, encode_measured, encode_rows, has_encoder, widened
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN = [f for f in BLOCKS.values() if f.encode is not None]
@@ -59,7 +59,7 @@ def hard() -> dict[str, np.ndarray]:
 
 
 def test_formats_that_a_conversion_writes_are_compiled():
-    assert {"F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} <= {f.name for f in COMPILED}
+    assert {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} <= {f.name for f in COMPILED}
 
 
 @pytest.mark.parametrize("block_format", COMPILED, ids=by_name)
@@ -98,6 +98,42 @@ def test_nothing_is_written_outside_the_blocks(block_format: BlockFormat):
     assert encode_rows(values, block_format, 1, out) is out
     assert (memory[:64] == 0xA5).all() and (memory[-64:] == 0xA5).all()
     assert np.array_equal(out, reference(values, block_format))
+
+
+def narrowed(values: np.ndarray, source: str) -> np.ndarray:
+    """`values` as FLOATS has them, cut to what the format holds."""
+    if source == "BF16":
+        return (values.view(np.uint32) >> 16).astype(FLOATS["BF16"])
+    return np.clip(values, -65504, 65504).astype(FLOATS[source])
+
+
+@pytest.mark.parametrize("block_format", WRITTEN, ids=by_name)
+@pytest.mark.parametrize("source", FLOATS)
+def test_narrow_floats_are_widened_on_the_way(hard: dict[str, np.ndarray], source: str, block_format: BlockFormat):
+    for name, values in hard.items():
+        stored = narrowed(values, source)
+        blocks, peak = encode_measured(stored, block_format, 2)
+        wide = widened(stored)
+        assert wide.dtype == np.float32 and np.array_equal(blocks, reference(wide, block_format)), name
+        assert peak == np.abs(wide).max(), name
+
+
+@pytest.mark.parametrize("block_format", WRITTEN, ids=by_name)
+@pytest.mark.parametrize(("source", "infinite"), [("F16", 0x7C00), ("BF16", 0xFF80)])
+def test_faults_of_narrow_floats_are_named(block_format: BlockFormat, source: str, infinite: int):
+    stored = np.zeros((2, 512), np.uint16)
+    stored.flat[[700, 900]] = infinite
+    with pytest.raises(ValueError, match=rf"^{block_format.name} cannot encode -?inf at index 700: weights must be finite$"):
+        encode_rows(stored.view(FLOATS[source]), block_format)
+
+
+@pytest.mark.parametrize("block_format", WRITTEN, ids=by_name)
+def test_the_peak_is_the_largest_magnitude_wherever_it_is(block_format: BlockFormat):
+    assert encode_measured(np.empty((0, 256), np.float32), block_format).peak == 0
+    for index in (0, 200_000, 512 * 511 + 7, 512 * 512 - 1):
+        values = np.zeros((512, 512), np.float32)
+        values.flat[index] = -3.5
+        assert encode_measured(values, block_format, 3).peak == 3.5
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

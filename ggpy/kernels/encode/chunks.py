@@ -1,25 +1,33 @@
-"""The loop around every encoder: threads take chunks of blocks, look for NaN and Inf, encode.
+"""The loop around every encoder: threads take chunks of blocks, widen them to float32, look for NaN and Inf, encode.
 
-Words of an encoder, int64: [source address, target address, number of blocks, address of a counter, address of a fault]. The source is
-float32 and contiguous, the target takes the blocks. Counter: 0 at the start. Fault: an int64 that is lowered to the index of the first
-NaN or Inf; blocks that hold one are not written. All blocks are looked at, so the index does not depend on the threads.
+Words of an encoder, int64: [source address, target address, number of blocks, address of a counter, address of a fault, address of a
+peak, kind of source]. The source is contiguous, float32, float16 or bfloat16 as the kind says; the target takes the blocks. Counter: 0 at
+the start. Fault: an int64 that is lowered to the index of the first NaN or Inf; groups of blocks that hold one are not written. All blocks
+are looked at, so the index does not depend on the threads. Peak: an int64 that is raised to the bits of the largest magnitude, as float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from ggpy.kernels.options import Kernel, inline, kernel
-from ggpy.simd.lanes import first_bit, lanes_less, larger
-from ggpy.simd.memory import atomic_add, atomic_min, load_f32x16, load_i64
-from ggpy.simd.vectors import bitcast, constant, f32x16, i32x16
+from ggpy.simd.lanes import first_bit, lanes_less, larger, largest_lane, scratch
+from ggpy.simd.memory import atomic_add, atomic_max, atomic_min, load, load_f16x16, load_f32x16, load_i64, store, store_f32x16
+from ggpy.simd.vectors import bitcast, constant, convert, f16x16, f32x16, i32x16, u16x16, u32x16
 
 CHUNK_VALUES = 1 << 14  # values a thread takes at a time: enough to forget the counter, few enough to share evenly
+FROM_F32, FROM_F16, FROM_BF16 = 0, 1, 2  # kinds of source
 
 _bits = bitcast(f32x16, i32x16)
 _magnitude = constant(i32x16, 0x7FFFFFFF)
 _largest_finite = constant(i32x16, 0x7F7FFFFF)
 _zero_bits = constant(i32x16, 0)
+
+_f16_to_f32, _u16_to_u32 = convert(f16x16, f32x16), convert(u16x16, u32x16)
+_load_u16x16, _store_u32x16 = load(u16x16), store(u32x16)
+_sixteen = constant(u32x16, 16)
 
 
 @inline
@@ -29,12 +37,23 @@ def magnitude_bits(values):
 
 
 @inline
-def _is_finite(source, count):
-    """Whether `count` float32, a multiple of 16, are all finite."""
+def _widen(source, kind, count, target):
+    """`count` float16 or bfloat16, a multiple of 16, as float32 at `target`; exact."""
+    if kind == FROM_F16:
+        for i in range(0, count, 16):
+            store_f32x16(target + 4 * i, _f16_to_f32(load_f16x16(source + 2 * i)))
+    else:
+        for i in range(0, count, 16):
+            _store_u32x16(target + 4 * i, _u16_to_u32(_load_u16x16(source + 2 * i)) << _sixteen())
+
+
+@inline
+def _largest_magnitudes(source, count):
+    """Sixteen `magnitude_bits`: the largest of every sixteenth of `count` float32, a multiple of 16."""
     most = _zero_bits()
     for i in range(0, count, 16):
         most = larger(most, magnitude_bits(load_f32x16(source + 4 * i)))
-    return lanes_less(_largest_finite(), most) == 0
+    return most
 
 
 @inline
@@ -50,24 +69,35 @@ def _first_fault(source, count):
 def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, together: int = 1) -> Kernel:
     """The kernel that encodes by `encode_blocks(source, target, count)`, which takes 1 to `together` finite neighbouring blocks."""
     chunk = together * max(1, CHUNK_VALUES // (block_values * together))
+    wide = scratch(4 * block_values * together)
 
     @inline
-    def encode_chunk(source, target, first, last, fault):
+    def encode_chunk(source, kind, target, first, last, fault):
+        """Encodes blocks first..last; returns `_largest_magnitudes` of those that are finite."""
+        most = _zero_bits()
         for block in range(first, last, together):
             count = min(together, last - block)
-            start = source + 4 * block_values * block
-            if _is_finite(start, count * block_values):
+            if kind == FROM_F32:
+                start = source + 4 * block_values * block
+            else:
+                start = wide()
+                _widen(source + 2 * block_values * block, kind, count * block_values, start)
+            magnitudes = _largest_magnitudes(start, count * block_values)
+            if lanes_less(_largest_finite(), magnitudes) == 0:
+                most = larger(most, magnitudes)
                 encode_blocks(start, target + block_bytes * block, count)
             else:
                 atomic_min(fault, block * block_values + _first_fault(start, count * block_values))
+        return most
 
     @kernel
     def encode(args, ith, nth):
         source, target, blocks = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-        counter, fault = load_i64(args + 24), load_i64(args + 32)
-        first = atomic_add(counter, chunk)
+        counter, fault, peak, kind = load_i64(args + 24), load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
+        first, most = atomic_add(counter, chunk), _zero_bits()
         while first < blocks:
-            encode_chunk(source, target, first, min(first + chunk, blocks), fault)
+            most = larger(most, encode_chunk(source, kind, target, first, min(first + chunk, blocks), fault))
             first = atomic_add(counter, chunk)
+        atomic_max(peak, np.int64(largest_lane(most)))
 
     return encode
