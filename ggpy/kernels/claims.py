@@ -4,12 +4,17 @@ A counter is an int64: walk << UNIT_BITS, plus the units claimed in that walk. A
 threads. A counter that still names an earlier walk counts as zero, so nobody has to reset it; one that names a later walk counts as
 used up, so a thread that comes late finds nothing to do. For a single call on fresh counters the walk is 0 and `crew` the number of
 threads.
+
+A thread can be stopped while it computes a piece. So where a piece takes long, it is computed to memory of the thread's own and stored at
+the end, and a thread that waits may compute it too (`hold`): whoever first turns HOLDING into STORING stores it. The other throws away
+what it has, which may be nonsense by then: the piece's inputs may be overwritten as soon as it is stored.
 """
 
 from __future__ import annotations
 
+from ggpy.kernels.desks import FIRST_SHIFT, HOLDING, LOOKING, MOST_UNITS, OP_SHIFT, STALLED, STALLED_TICKET, STORING
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import atomic_load, atomic_replace
+from ggpy.simd.memory import atomic_load, atomic_replace, atomic_store, load_i64, pause
 
 UNIT_BITS = 28
 _UNITS = (1 << UNIT_BITS) - 1
@@ -35,3 +40,55 @@ def claim(counter, crew, total, least, most):
         if found == seen:
             return first, last
         seen = found
+
+
+@inline
+def hold(desk, counter, crew, total, least, most):
+    """`claim` for work that others may do over: (first, last + 1, its ticket, the desk that holds it).
+
+    `desk`: the caller's own, or 0 where threads do not help each other. A caller that is there to help gets what another thread holds.
+    """
+    stalled = load_i64(desk + STALLED) if desk != 0 else 0
+    if stalled != 0:
+        ticket = load_i64(desk + STALLED_TICKET)
+        first = (ticket >> FIRST_SHIFT) & (MOST_UNITS - 1)
+        return first, first + share(max(total - first, 0), crew, least, most), ticket, stalled
+    first, last = claim(counter, crew, total, least, most)
+    ticket = 0
+    if desk != 0 and first < last:
+        ticket = load_i64(desk) + (first << FIRST_SHIFT) + (HOLDING - LOOKING)
+        atomic_store(desk, ticket)
+    return first, last, ticket, desk
+
+
+@inline
+def is_open(holder, ticket):
+    """Whether nobody has delivered the piece yet."""
+    return holder == 0 or atomic_load(holder) == ticket
+
+
+@inline
+def deliver(holder, ticket):
+    """Whether the caller is the one to store its piece; `clear` says when that is done."""
+    return holder == 0 or atomic_replace(holder, ticket, ticket + (STORING - HOLDING)) == ticket
+
+
+@inline
+def clear(desk, holder, ticket):
+    """The piece is stored."""
+    if desk != 0:
+        atomic_store(holder, ticket - HOLDING if holder != desk else _looking(ticket))
+
+
+@inline
+def give_up(desk, holder, ticket):
+    """Another thread delivers the piece: its holder may not go on before that is done."""
+    if holder == desk:
+        while atomic_load(desk) == ticket + (STORING - HOLDING):
+            pause()
+        atomic_store(desk, _looking(ticket))
+
+
+@inline
+def _looking(ticket):
+    return (ticket >> OP_SHIFT << OP_SHIFT) + LOOKING

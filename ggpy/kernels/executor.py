@@ -1,6 +1,12 @@
-"""The loop each thread runs: walk the tape, call its kernels, wait for the others where an op needs all of the one before.
+"""What each thread runs: walk the tape, call its kernels, and where an op needs all of the one before, wait for that work to be done.
 
-A tape is int64 rows of 20 words: [kernel address, 1 if all threads must meet after it, the kernel's words …].
+A tape is int64 rows of 20 words: [kernel address, flags, the kernel's words …]. Threads meet after an op with the flag MEET and after the
+last. Who comes to a meeting has found nothing left to claim; it waits for those that show at their desks (`desks.py`) that they still hold
+a piece of the work, not for those that are elsewhere: a thread that the machine has stopped delays nobody unless it holds a piece. A
+piece of an op with the flag HELP is then done over by who waits.
+
+A walk is over when its last op is done. A thread may come out of it later, even during the next walk: all counters that it knows are used
+up by then, so it touches nothing; but it reads, so memory may only be freed after `ThreadPool.settle`.
 """
 
 from __future__ import annotations
@@ -9,12 +15,36 @@ from llvmlite import ir
 from numba.core import types
 
 from ggpy.kernels.claims import UNIT_BITS
+from ggpy.kernels.desks import (
+    AWAY,
+    DESK_BYTES,
+    DESKS,
+    DONE,
+    HELP,
+    HOLDING,
+    INSIDE,
+    LOOKING,
+    MEET,
+    ON,
+    OP_BITS,
+    OP_SHIFT,
+    SEEN,
+    STALLED,
+    STALLED_TICKET,
+    STATE,
+    WALK_SHIFT,
+)
 from ggpy.kernels.options import inline, kernel
-from ggpy.simd.memory import I64, atomic_add, atomic_load, load_i64
-from ggpy.simd.vectors import declare, intrinsic
+from ggpy.simd.memory import I64, atomic_add, atomic_load, atomic_store, load_i64, pause, store_i64
+from ggpy.simd.vectors import intrinsic
 
 TAPE_BYTES = 20 * 8
-SPINS = 4000  # about 40 us of spinning before a thread offers its processor to others
+
+# In pauses of 15 to 40 ns. A thread that is running delivers its piece well within the first; an idle one waits for the next token
+# about as long as a sampler takes, and then sleeps.
+PATIENCE = 800
+SPINS = 4000
+IDLE_SPINS = 6000
 
 
 @intrinsic
@@ -39,43 +69,96 @@ def _call_yield(typing, address):
     return types.void(types.intp), code
 
 
-@intrinsic
-def _pause(typing):
-    def code(context, builder, signature, arguments):
-        if builder.module.triple.startswith(("x86_64", "i686")):
-            builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
-        elif builder.module.triple.startswith(("aarch64", "arm64")):
-            i32 = ir.IntType(32)
-            builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), [i32]), [ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(), code
+@inline
+def _wait_for(desk, low, high, tape, own, ith, crew, give_way):
+    """Until the thread at `desk` holds nothing of the ops from ticket `low` to before `high`. Whether it has yet to come there."""
+    spins = 0
+    while True:
+        ticket = atomic_load(desk)
+        if ticket - low < 0:
+            return True
+        if ticket - high >= 0 or ticket & STATE == AWAY:
+            return False
+        spins += 1
+        if spins >= PATIENCE and ticket & STATE == HOLDING:
+            row = tape + ((ticket - low) >> OP_SHIFT) * TAPE_BYTES
+            if load_i64(row + 8) & HELP:
+                store_i64(own + STALLED, desk)
+                store_i64(own + STALLED_TICKET, ticket)
+                _call_kernel(load_i64(row), row + 16, ith, crew)
+                store_i64(own + STALLED, 0)
+                continue
+        if spins > SPINS:
+            _call_yield(give_way)
+        else:
+            pause()
 
 
 @inline
-def _barrier(state, give_way, nth):
-    """`state`: int64 arrivals, and on the next cache line the phase. Returns when all threads have come here."""
-    phase = atomic_load(state + 64)
-    if atomic_add(state, 1) == nth - 1:
-        atomic_add(state, -nth)
-        atomic_add(state + 64, 1)
-        return
-    spins = 0
-    while atomic_load(state + 64) == phase:
-        _pause()
-        spins += 1
-        if spins > SPINS:
-            _call_yield(give_way)
+def _walk(tape, count, walk, state, give_way, ith, nth):
+    crew, base = (walk << UNIT_BITS) + nth, walk << WALK_SHIFT
+    desks = state + DESKS
+    own = desks + ith * DESK_BYTES
+    i = first = 0
+    while i < count:
+        row = tape + i * TAPE_BYTES
+        if nth > 1:
+            atomic_store(own, base + (i << OP_SHIFT) + LOOKING)
+        _call_kernel(load_i64(row), row + 16, ith, crew)
+        i += 1
+        if nth > 1 and (load_i64(row + 8) & MEET or i == count):
+            low, high = base + (first << OP_SHIFT), base + (i << OP_SHIFT)
+            atomic_store(own, high - (1 << OP_SHIFT))
+            behind = False
+            for other in range(nth):
+                if other != ith:
+                    desk = desks + other * DESK_BYTES
+                    behind |= _wait_for(desk, low, high, tape + first * TAPE_BYTES, own, ith, crew, give_way)
+            here = (walk << OP_BITS) + i
+            ahead = atomic_load(state + DONE) - here
+            if behind and ahead < 0:
+                atomic_store(state + DONE, here)
+            i = first = min(count, i + max(ahead, 0))
+
+
+@inline
+def _lead(words, state, give_way, nth):
+    """The caller's part of a walk, which may be all of it."""
+    walk = load_i64(words + 32)
+    atomic_store(state + ON, walk)
+    _walk(load_i64(words), load_i64(words + 8), walk, state, give_way, 0, nth)
+    atomic_add(state + ON, -walk)
+
+
+@inline
+def _follow(words, state, give_way, ith, nth):
+    """A helper's part of walks, until none has come for a while."""
+    desk = state + DESKS + ith * DESK_BYTES
+    seen, joined, idle = atomic_load(words + 32), load_i64(desk + SEEN), 0
+    while idle < IDLE_SPINS:
+        walk = atomic_load(state + ON)
+        if walk == 0 or walk == joined:
+            pause()
+            idle += 1
+            continue
+        atomic_add(desk + INSIDE, walk)  # before the next look at the walk: `settle` ends the walk first and then looks here
+        tape, count = atomic_load(words), atomic_load(words + 8)
+        if atomic_load(state + ON) == walk:  # so these are its words
+            _walk(tape, count, walk, state, give_way, ith, nth)
+            seen = joined = walk
+            idle = 0
+        atomic_add(desk + INSIDE, -walk)
+    store_i64(desk + SEEN, seen)
 
 
 @kernel
 def run(args, ith, nth):
-    """words: tape address, number of ops, barrier state address, address of sched_yield, walk. All threads meet after the last op."""
-    tape, count = load_i64(args), load_i64(args + 8)
+    """words: tape address, number of ops, state address, address of sched_yield, number of the latest walk.
+
+    On thread 0, which alone changes the words: walk the tape. On others: take part in such walks, until none has come for a while.
+    """
     state, give_way = load_i64(args + 16), load_i64(args + 24)
-    crew = (load_i64(args + 32) << UNIT_BITS) + nth
-    for i in range(count):
-        _call_kernel(load_i64(tape), tape + 16, ith, crew)
-        if nth > 1 and (load_i64(tape + 8) != 0 or i == count - 1):
-            _barrier(state, give_way, nth)
-        tape += TAPE_BYTES
+    if ith == 0:
+        _lead(args, state, give_way, nth)
+    else:
+        _follow(args, state, give_way, ith, nth)

@@ -9,7 +9,8 @@ The factories take a block format's own functions, all inlined:
 
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
 count, 8 address of the claim counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
-or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias.
+or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias, 13 address of the threads' desks, or 0 where they do not help
+each other (`claims.py`).
 """
 
 from __future__ import annotations
@@ -17,35 +18,64 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.activations import TILE, TILED_FROM
-from ggpy.kernels.claims import claim
+from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
+from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
 from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, f32x16
 
-CHUNK = 32  # rows a thread takes at a time: enough to hide the counter, few enough that the last chunk costs little
+CHUNK = 32  # rows of a panel pair: what a thread takes at a time when there are many tokens
+CHUNK_BYTES, LEAST_ROWS = 12 << 10, 4  # with few tokens it takes at least as many bytes of weights, about a microsecond's worth, and rows
 PANEL = 16
 
 _zero = constant(f32x16, 0.0)
 
 
 @inline
-def _dots(args, crew, dot, n_tokens, token_bytes):
-    """Few tokens: every row with every token."""
+def _dots(args, ith, crew, dot, n_tokens, token_bytes):
+    """Few tokens: every row with every token. Sums go to scratch first: another thread may have stored them by the time they are there."""
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-    x, y, y_bytes = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-    counter, added, added_bytes = load_i64(args + 64), load_i64(args + 88), load_i64(args + 96)
+    x, counter, desks = load_i64(args + 32), load_i64(args + 64), load_i64(args + 104)
+    sums = load_i64(args + 72) + ith * load_i64(args + 80)
+    desk = desks + ith * DESK_BYTES if desks != 0 else 0
+    least, most = max(LEAST_ROWS, CHUNK_BYTES // row_bytes), PIECE_BYTES // 4 // n_tokens
     while True:
-        first, last = claim(counter, crew, rows, CHUNK, rows)
+        first, last, ticket, holder = hold(desk, counter, crew, rows, least, most)
         if first == last:
             return
-        for row in range(first, last):
+        row = first
+        while row < last and (holder == desk or is_open(holder, ticket)):
             for token in range(n_tokens):
-                value = dot(w + row * row_bytes, x + token * token_bytes, k)
-                if added != 0:
-                    value += load_f32(added + token * added_bytes + 4 * row)
-                store_f32(y + token * y_bytes + 4 * row, value)
+                store_f32(sums + 4 * (token * (last - first) + row - first), dot(w + row * row_bytes, x + token * token_bytes, k))
+            row += 1
+        if row == last and deliver(holder, ticket):
+            for token in range(n_tokens):
+                _store_rows(args, sums + 4 * token * (last - first), first, last - first, token)
+            clear(desk, holder, ticket)
+        else:
+            give_up(desk, holder, ticket)
+        if holder != desk:
+            return
+
+
+@inline
+def _store_rows(args, sums, row, height, token):
+    """Write one token's sums of `height` rows to y."""
+    y, added = load_i64(args + 40) + token * load_i64(args + 48) + 4 * row, load_i64(args + 88)
+    whole = height // 16 * 16
+    if added == 0:
+        for r in range(0, whole, 16):
+            store_f32x16(y + 4 * r, load_f32x16(sums + 4 * r))
+        for r in range(whole, height):
+            store_f32(y + 4 * r, load_f32(sums + 4 * r))
+        return
+    added += token * load_i64(args + 96) + 4 * row
+    for r in range(0, whole, 16):
+        store_f32x16(y + 4 * r, load_f32x16(sums + 4 * r) + load_f32x16(added + 4 * r))
+    for r in range(whole, height):
+        store_f32(y + 4 * r, load_f32(sums + 4 * r) + load_f32(added + 4 * r))
 
 
 @inline
@@ -128,7 +158,7 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, crew, dot, n_tokens, k + k // 2)
+            _dots(args, ith, crew, dot, n_tokens, k + k // 2)
         else:
             tiles(args, ith, crew, n_tokens, k + k // 2)
 
@@ -216,7 +246,7 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, crew, dot, n_tokens, 4 * k)
+            _dots(args, ith, crew, dot, n_tokens, 4 * k)
         else:
             tiles(args, ith, crew, n_tokens)
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ggpy.kernels.desks import MOST_UNITS, PIECE_BYTES
 from ggpy.kernels.kinds import activation_bytes, activation_kind, scratch_bytes
 from ggpy.runtime.compiled import KernelName
 from ggpy.runtime.kv_cache import CacheShape
@@ -40,7 +41,7 @@ class Word:
     """A word known only when the program is laid out.
 
     kind: "count" (address of the number of rows), "position", "first_output" (addresses), "tokens" (the ids), "cosines", "sines" (of
-    `rope`), "positions" (in the cache), "counter" (of claims), "scratch", "scratch_bytes".
+    `rope`), "positions" (in the cache), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads).
     """
 
     kind: str
@@ -151,6 +152,7 @@ class Lowering:
         x, weights = op.inputs[0], op.params["weights"]
         sources = [self._as_activations(x, activation_kind(w.format.name)) for w in weights]
         for weight, out, source in zip(weights, op.outputs, sources, strict=True):
+            assert weight.rows < MOST_UNITS
             total = self._sums.get(op)
             added: object = 0
             reads: list[object] = [source]
@@ -162,9 +164,11 @@ class Lowering:
                 added = weight.bias
             y = self._buffer(out)
             words = (weight, weight.row_bytes, weight.rows, weight.cols, source, y, 4 * weight.rows, Word("count", of_outputs=x.of_outputs),
-                     Word("counter"), Word("scratch"), Word("scratch_bytes"), added, 0 if total is None else 4 * weight.rows)  # fmt: skip
+                     Word("counter"), Word("scratch"), Word("scratch_bytes"), added, 0 if total is None else 4 * weight.rows,
+                     Word("desks"))  # fmt: skip
             name = weight.format.name
-            self._call(name.lower(), "linear", words, reads, [y], scratch_bytes(name, weight.cols, target().tile_tokens), total or op)
+            scratch = max(PIECE_BYTES, scratch_bytes(name, weight.cols, target().tile_tokens))
+            self._call(name.lower(), "linear", words, reads, [y], scratch, total or op)
 
     def _rope(self, op: Op) -> None:
         if self._is_turned_when_stored(op):

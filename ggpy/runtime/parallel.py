@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
 
+from ggpy.kernels.desks import DESK_BYTES, DESKS, INSIDE, SEEN
 from ggpy.runtime.compiled import kernel
+
+LINE = 64  # bytes of a cache line
 
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_ssize_t)  # ctypes releases the GIL around it
 
@@ -38,7 +44,10 @@ def yield_address() -> int:
 class ThreadPool:
     """`threads` threads, the caller's among them, that walk tapes together. One walk at a time; `close()` ends the helpers.
 
-    Between walks each helper sleeps on a lock; waking the first wakes the others in turn. They are daemons and end with the pool's owner.
+    The caller could walk alone: helpers take a share of the work when they come. After a walk they spin for the next one about as long as a
+    sampler takes, then sleep, on a lock each; who wakes up wakes the next. They are daemons and end with the pool's owner.
+
+    A helper may come out of a walk later than the caller, reading what the walk read: `settle()` before that memory is freed.
     """
 
     def __init__(self, threads: int):
@@ -46,54 +55,96 @@ class ThreadPool:
         self._run = _CALL(kernel("executor", "run"))
         self._words = np.zeros(5, np.int64)
         self._address = self._words.ctypes.data
-        self._state = np.zeros(32, np.int64)
-        self._words[2] = (self._state.ctypes.data + 63) & ~63
-        self._words[3] = yield_address()
-        self._wake = [threading.Lock() for _ in range(threads - 1)]
-        self._closing = [False]
-        for lock in self._wake:
-            lock.acquire()
-        for i, lock in enumerate(self._wake):
-            following = self._wake[i + 1] if i + 1 < len(self._wake) else None
-            work = (self._run, self._words, self._state, i + 1, threads, lock, following, self._closing)
-            threading.Thread(target=_helper, args=work, daemon=True, name=f"ggpy-{i + 1}").start()
-        self._finalizer = weakref.finalize(self, _close, self._wake, self._closing)
+        state = np.zeros(DESKS + threads * DESK_BYTES + LINE, np.uint8)
+        self._state = state[-state.ctypes.data % LINE :][: DESKS + threads * DESK_BYTES].view(np.int64)
+        self._words[2], self._words[3] = self._state.ctypes.data, yield_address()
+        self._helpers = [_Helper(self._run, self._words, self._state, i, threads) for i in range(1, threads)]
+        for i, helper in enumerate(self._helpers, 1):
+            threading.Thread(target=helper.work, args=(self._helpers[i:],), daemon=True, name=f"ggpy-{i}").start()
+        self._finalizer = weakref.finalize(self, _close, self._helpers)
+
+    @property
+    def desks(self) -> int:
+        """Address of what the threads show each other, for kernels whose work another thread may do over (`ggpy.kernels.claims`)."""
+        return self._state.ctypes.data + DESKS
 
     def walk(self, tape: np.ndarray, count: int | None = None) -> None:
-        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool.
+        """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool that has the time.
 
-        A walk that has begun is finished, whatever signals arrive; then their exception is raised. No helper needs to be waited for: all
-        threads meet after the last op, and past that a helper touches nothing of the walk.
+        A walk that has begun is finished, whatever signals arrive; then their exception is raised. The counters of the tape's kernels
+        belong to this pool: they hold the numbers of its walks.
         """
-        self._words[0], self._words[1] = tape.ctypes.data, len(tape) if count is None else count
-        if not self._words[1]:
+        count = len(tape) if count is None else count
+        if not count:
             return
+        self._words[0], self._words[1] = tape.ctypes.data, count
         self._words[4] += 1
         run, address, threads = self._run, self._address, self.threads
         try:
-            if self._wake:
-                self._wake[0].release()
+            _wake_one(self._helpers)
         finally:
             run(address, 0, threads)
+
+    def settle(self) -> None:
+        """Return when no helper reads anything of a walk any more."""
+        _settle(self._helpers)
 
     def close(self) -> None:
         """End the helper threads; the pool is of no use afterwards."""
         self._finalizer()
 
 
-def _helper(run, words, state, ith, nth, wake, following, closing) -> None:
+class _Helper:
     """A helper thread: holds the arrays it touches, not the pool, so that the pool can be collected."""
-    address = words.ctypes.data
-    while True:
-        wake.acquire()
-        if following is not None:
-            following.release()
-        if closing[0]:
+
+    def __init__(self, run, words: np.ndarray, state: np.ndarray, ith: int, threads: int):
+        self._run, self._words, self.ith, self._threads = run, words, ith, threads
+        self._desk = state[(DESKS + ith * DESK_BYTES) // 8 :][: DESK_BYTES // 8]
+        self._bell = threading.Lock()  # taken by the helper; whoever wants it awake releases it
+        self._bell.acquire()
+        self._asleep = self._closing = False
+        self._process = os.getpid()
+
+    def work(self, following: list[_Helper]) -> None:
+        address = self._words.ctypes.data
+        while not self._closing:
+            self._run(address, self.ith, self._threads)
+            self._asleep = True
+            if self._words[4] == self._desk[SEEN // 8]:  # else a walk has begun before it was known that this thread sleeps
+                self._bell.acquire()
+            self._asleep = False
+            _wake_one(following)
+
+    def wake(self) -> bool:
+        """Whether it slept."""
+        if not self._asleep or not self._bell.locked():
+            return False
+        with contextlib.suppress(RuntimeError):  # two may do this at once
+            self._bell.release()
+        return True
+
+    def end(self) -> None:
+        self._closing = True
+        with contextlib.suppress(RuntimeError):
+            self._bell.release()
+
+    def is_inside(self) -> bool:
+        return bool(self._desk[INSIDE // 8]) and self._process == os.getpid()  # a forked process has no helpers
+
+
+def _wake_one(helpers: list[_Helper]) -> None:
+    """Wake the first that sleeps, which wakes the next."""
+    for helper in helpers:
+        if helper.wake():
             return
-        run(address, ith, nth)
 
 
-def _close(wake, closing) -> None:
-    closing[0] = True
-    if wake:
-        wake[0].release()
+def _settle(helpers: list[_Helper]) -> None:
+    while any(helper.is_inside() for helper in helpers):
+        time.sleep(0.0001)
+
+
+def _close(helpers: list[_Helper]) -> None:
+    for helper in helpers:
+        helper.end()
+    _settle(helpers)

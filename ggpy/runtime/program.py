@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ggpy.kernels.desks import HELP, MEET, MOST_OPS
 from ggpy.runtime.compiled import KernelName, OnCompile, kernel, prepare
 from ggpy.runtime.kv_cache import KVCache
 from ggpy.runtime.lowering import Buffer, Cache, Call, Lowering, Word
@@ -38,6 +40,7 @@ class Program:
         self.ops, self.calls, self.cache, self.pool = recorder.ops, lowered.calls, cache, pool
         self.batch, self.outputs, self.n_vocab = batch, outputs, logits.width
         self._buffers = lowered.buffers
+        assert len(self.calls) < MOST_OPS
         prepare(dict.fromkeys(call.kernel for call in self.calls), on_compile)
         self._step = np.zeros(8, np.int64)
         self._tokens = np.zeros(batch, np.int64)
@@ -52,6 +55,7 @@ class Program:
         self._split = next(i for i, call in enumerate(self.calls) if call.op is not None and call.op.name == "outputs")
         self._tape = self._assemble()
         self._logits = self.values(logits, outputs)
+        weakref.finalize(self, pool.settle)  # a helper may still be reading what the program holds
 
     def run(self, tokens: Sequence[int] | np.ndarray, position: int, n_outputs: int, out: np.ndarray | None = None) -> np.ndarray:
         """Process `tokens` (1 … batch ids) at `position`; logits of the last `n_outputs` of them: float32 (n_outputs, n_vocab).
@@ -104,7 +108,7 @@ class Program:
         tape = np.zeros((len(self.calls), TAPE_WORDS), np.int64)
         barriers = _barriers(self.calls, self._places, self._split)
         for i, (call, meet) in enumerate(zip(self.calls, barriers, strict=True)):
-            tape[i, 0], tape[i, 1] = kernel(*call.kernel), meet
+            tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] == "linear")
             for j, word in enumerate(call.words):
                 tape[i, 2 + j] = self._resolve(word, i)
         return tape
@@ -145,6 +149,8 @@ class Program:
                 return self.cache.positions
             case "counter":
                 return self._counters[call].ctypes.data
+            case "desks":
+                return self.pool.desks
             case "scratch":
                 return self._scratch
             case "scratch_bytes":

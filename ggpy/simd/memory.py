@@ -175,6 +175,20 @@ def atomic_replace(typing, address, expected, value):
 
 
 @intrinsic
+def pause(typing):
+    """Let the processor idle for some tens of nanoseconds, between two looks at memory that another thread will change."""
+
+    def code(context, builder, signature, args):
+        if builder.module.triple.startswith(("x86_64", "i686")):
+            builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType(), []), [])
+        elif builder.module.triple.startswith(("aarch64", "arm64")):
+            builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), [I32]), [ir.Constant(I32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(), code
+
+
+@intrinsic
 def atomic_min(typing, address, value):
     """Lower the int64 at `address` to `value` if that is smaller; returns the value before."""
 
