@@ -127,8 +127,7 @@ _PATTERNS: WeakKeyDictionary[Tokenizer, re.Pattern[str] | None] = WeakKeyDiction
 def _special_pattern(tokenizer: Tokenizer) -> re.Pattern[str] | None:
     """Finds the longest special token at every position, overlapping ones too."""
     if tokenizer not in _PATTERNS:
-        special = (TokenType.CONTROL, TokenType.UNKNOWN)
-        texts = [text for i, text in enumerate(tokenizer.vocabulary) if tokenizer.token_type(i) in special]
+        texts = [tokenizer.vocabulary[i] for i in tokenizer.of_type(TokenType.CONTROL, TokenType.UNKNOWN)]
         alternatives = "|".join(re.escape(text) for text in sorted(texts, key=len, reverse=True) if text)
         _PATTERNS[tokenizer] = re.compile(f"(?=({alternatives}))") if alternatives else None
     return _PATTERNS[tokenizer]

@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import numpy as np
 
 from ggpy.errors import GGUFError, printable
+from ggpy.gguf.strings import Strings
 from ggpy.gguf.types import FLOAT_TYPES, INTEGER_TYPES, SCALARS, ValueType
 from ggpy.gguf.values import encode_value, infer_element_type
 
@@ -29,7 +30,8 @@ REQUIRED: Final = Required.REQUIRED
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One key's value. `element`: the type of an array's elements; `start`, `stop`: where its bytes lie in the file."""
+    """One key's value, as `Metadata` has it but for long arrays of strings, which are `Strings`. `element`: the type of an array's
+    elements; `start`, `stop`: where its bytes lie in the file."""
 
     type: ValueType
     element: ValueType | None
@@ -53,6 +55,7 @@ class Metadata(Mapping[str, Any]):
 
     def __init__(self, path: str | os.PathLike[str], entries: dict[str, Entry], read: Callable[[int, int], bytes]):
         self.path, self.entries, self._read = path, entries, read
+        self._lists: dict[str, list[str]] = {}
 
     @classmethod
     def of(cls, values: Mapping[str, Any], path: str | os.PathLike[str] = "<metadata>") -> Metadata:
@@ -68,7 +71,7 @@ class Metadata(Mapping[str, Any]):
         return cls(path, entries, lambda start, stop: bytes(blob[start:stop]))
 
     def __getitem__(self, key: str) -> Any:
-        return self.entries[key].value
+        return self._plain(key, self.entries[key].value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -123,7 +126,12 @@ class Metadata(Mapping[str, Any]):
 
     def strings(self, key: str, default: T | Required = REQUIRED) -> list[str] | T:
         """A list of strings."""
-        return self._get(key, default, "an array of strings", lambda entry: entry.element is ValueType.STRING)
+        return self._plain(key, self._get(key, default, "an array of strings", lambda entry: entry.element is ValueType.STRING))
+
+    def packed_strings(self, key: str) -> Strings:
+        """A list of strings of which few will be looked at."""
+        value = self._get(key, REQUIRED, "an array of strings", lambda entry: entry.element is ValueType.STRING)
+        return value if isinstance(value, Strings) else Strings.of(value)
 
     def integers(self, key: str, default: T | Required = REQUIRED) -> np.ndarray | T:
         """An array of integers, as int64 (n,)."""
@@ -145,6 +153,11 @@ class Metadata(Mapping[str, Any]):
         """Raise the GGUFError of a key whose value is not `expected`."""
         entry = self.entries[key]
         raise GGUFError(self.path, entry.start, f"key '{printable(key, 80)}' is {describe(entry)}; expected {expected}")
+
+    def _plain(self, key: str, value: Any) -> Any:
+        if isinstance(value, Strings):
+            value = self._lists.get(key) or self._lists.setdefault(key, value.tolist())
+        return value
 
     def _get(self, key: str, default: Any, expected: str, fits: Callable[[Entry], bool]) -> Any:
         entry = self.entries.get(key)

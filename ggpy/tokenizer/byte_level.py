@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggpy.errors import TokenizerError, printable
+from ggpy.gguf.strings import Strings
+from ggpy.tokenizer.partial_bpe import SPELLINGS_PER_MERGE, PartialBPE, spellable
 from ggpy.tokenizer.pretokenizers import PreTokenizer
-from ggpy.tokenizer.token_table import TokenTable, TokenType
+from ggpy.tokenizer.token_table import TokenTable
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
+    from tokenizers.pre_tokenizers import PreTokenizer as Cutter
 
 logger = logging.getLogger(__name__)
 
@@ -27,19 +30,36 @@ _CUT_WINDOW = 2**16
 _CUT = re.compile(r"\S(?= )")
 # From here on the encoding without offsets is worth its thread pool: half the time, a third of the memory.
 _LONG = 2**16
+_FEW_MERGES = 4096  # their tables take a few milliseconds, so they are built at once
 
 
 class ByteLevelBPE:
-    """Encodes text without special tokens; see `Model` in ggpy.tokenizer.tokenizer."""
+    """Encodes text without special tokens; see `Model` in ggpy.tokenizer.tokenizer.
 
-    def __init__(self, table: TokenTable, merges: Sequence[str], pre: PreTokenizer):
+    Tables of a large vocabulary are built when a text needs more than a part of it.
+    """
+
+    def __init__(self, table: TokenTable, merges: Strings, pre: PreTokenizer):
         """Raises TokenizerError for a merge that is not two tokens separated by a space."""
-        self._engine = build_engine(table, merges, pre)
+        fault = merges.first_without(ord(" "))
+        if fault is not None:
+            text = printable(merges[fault], 80)
+            raise TokenizerError(f"{table.where}: tokenizer.ggml.merges {fault} is '{text}'; expected two tokens separated by a space")
+        missing = len(BYTE_OF) - len(table.find(BYTE_OF))
+        if missing:
+            logger.info("%s: %d of the 256 bytes have no token; text that needs them loses them", table.where, missing)
+        self._cutter = build_cutter(pre)
+        self._partial = PartialBPE(table, merges, self._cutter, pre.ignore_merges, int(SPELLINGS_PER_MERGE * len(merges)))
+        self._build = lambda: build_engine(table, merges, self._cutter, pre.ignore_merges)
+        self._engine: Engine | None = self._build() if len(merges) < _FEW_MERGES else None
 
-    def encode(self, text: str) -> list[int]:
-        return [i for part in parts_of(text) for i in self._encode_part(part)]
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        ids = self._partial.encode(texts) if self._engine is None else None
+        return [[i for part in parts_of(text) for i in self._encode_part(part)] for text in texts] if ids is None else ids
 
     def _encode_part(self, text: str) -> list[int]:
+        if self._engine is None:
+            self._engine = self._build()
         if len(text) < _LONG:
             return self._engine.encode(text, add_special_tokens=False).ids
         return self._engine.encode_batch_fast([text], add_special_tokens=False)[0].ids
@@ -53,22 +73,29 @@ class ByteLevelBPE:
             return text.encode()
 
 
-def build_engine(table: TokenTable, merges: Sequence[str], pre: PreTokenizer) -> Engine:
-    """A `tokenizers` tokenizer that cuts by `pre` and merges by rank, with no special tokens of its own."""
-    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+def build_cutter(pre: PreTokenizer) -> Cutter:
+    """What cuts a text into words and spells them in the byte alphabet."""
+    from tokenizers import Regex, pre_tokenizers
 
-    pairs = _pairs(table, merges)
-    vocabulary = _spellable(table, pairs) if pre.ignore_merges else table.ids
-    missing = sum(character not in vocabulary for character in BYTE_OF)
-    if missing:
-        logger.info("%s: %d of the 256 bytes have no token; text that needs them loses them", table.where, missing)
-    try:
-        model = models.BPE(vocabulary, pairs, ignore_merges=pre.ignore_merges)
-    except Exception:  # it says which token is unknown, not which merges are to blame
-        model = models.BPE(vocabulary, _known(table, pairs), ignore_merges=pre.ignore_merges)
-    engine = Tokenizer(model)
     cuts: list[Any] = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-    engine.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+
+
+def build_engine(table: TokenTable, merges: Strings, cutter: Cutter, ignore_merges: bool) -> Engine:
+    """A `tokenizers` tokenizer that cuts by `cutter` and merges by rank, with no special tokens of its own.
+
+    Merges of what is no token are left out, with a warning.
+    """
+    from tokenizers import Tokenizer, models
+
+    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    vocabulary = spellable(table, table.ids, pairs) if ignore_merges else table.ids
+    try:
+        model = models.BPE(vocabulary, pairs, ignore_merges=ignore_merges)
+    except Exception:  # it says which token is unknown, not which merges are to blame
+        model = models.BPE(vocabulary, _known(table, vocabulary, pairs), ignore_merges=ignore_merges)
+    engine = Tokenizer(model)
+    engine.pre_tokenizer = cutter
     return engine
 
 
@@ -84,29 +111,9 @@ def parts_of(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def _pairs(table: TokenTable, merges: Sequence[str]) -> list[tuple[str, str]]:
-    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
-    if any(len(pair) != 2 for pair in pairs):
-        i = next(i for i, pair in enumerate(pairs) if len(pair) != 2)
-        raise TokenizerError(
-            f"{table.where}: tokenizer.ggml.merges {i} is '{printable(merges[i], 80)}'; expected two tokens separated by a space"
-        )
-    return pairs  # type: ignore[return-value]
-
-
-def _spellable(table: TokenTable, pairs: list[tuple[str, str]]) -> dict[str, int]:
-    """The vocabulary without the control tokens that no merge makes, so that a word that happens to be spelled like one stays a word."""
-    merged = {left + right for left, right in pairs}
-    ids = dict(table.ids)
-    for i in table.of_type(TokenType.CONTROL, TokenType.UNKNOWN):
-        if table.tokens[i] not in merged:
-            del ids[table.tokens[i]]
-    return ids
-
-
-def _known(table: TokenTable, pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _known(table: TokenTable, vocabulary: dict[str, int], pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     def made_of_tokens(pair: tuple[str, str]) -> bool:
-        return pair[0] in table.ids and pair[1] in table.ids and pair[0] + pair[1] in table.ids
+        return pair[0] in vocabulary and pair[1] in vocabulary and pair[0] + pair[1] in vocabulary
 
     known = [pair for pair in pairs if made_of_tokens(pair)]
     lost = next(pair for pair in pairs if not made_of_tokens(pair))

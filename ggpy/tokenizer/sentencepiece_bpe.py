@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -36,7 +37,10 @@ class SentencePieceBPE:
         except RuntimeError as error:
             raise TokenizerError(f"{table.where}: sentencepiece refuses the vocabulary: {printable(error)}") from None
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return [self._encode(text) for text in texts]
+
+    def _encode(self, text: str) -> list[int]:
         ids = self._processor.EncodeAsIds(text)
         return ids if self._n_vocab not in ids else [i for i in ids if i < self._n_vocab]  # n_vocab: the stand-in for unknown text
 

@@ -56,6 +56,7 @@ END_OF_GENERATION = (
 )
 _ENDING_ROLES = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 _ALWAYS_SHOWN = ("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>")
+_NAMES = frozenset((*END_OF_GENERATION, *_ALWAYS_SHOWN, *(name for names in ROLE_NAMES.values() for name in names)))
 _WHITESPACE = " \t\n\v\f\r"
 
 
@@ -64,7 +65,7 @@ def settle_roles(table: TokenTable) -> tuple[TokenTable, frozenset[int]]:
 
     A token that ends a generation is a control token, whatever the file says: its text in a message must not become it.
     """
-    ids, special, types = table.ids, dict(table.special), table.types.copy()
+    ids, special, types = table.find(_NAMES), dict(table.special), table.types.copy()
     for role, names in ROLE_NAMES.items():
         named = next((ids[name] for name in names if name in ids), None)
         if role not in special and named is not None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from ggpy.errors import TokenizerError, printable
 from ggpy.gguf import Metadata
+from ggpy.gguf.strings import Strings
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +55,23 @@ class TokenTable:
     """Tokens with their types and, for SentencePiece, scores.
 
     where: the file, for messages. tokens: text by id. types: int8 (n,), values of TokenType. scores: float32 (n,) or None.
-    ids: id by text. special: role of SPECIAL_ID_KEYS -> id, for roles the file gives a valid id.
+    special: role of SPECIAL_ID_KEYS -> id, for roles the file gives a valid id.
     """
 
     where: str
-    tokens: list[str]
+    tokens: Strings
     types: np.ndarray
     scores: np.ndarray | None
-    ids: dict[str, int]
     special: dict[str, int]
+
+    @functools.cached_property
+    def ids(self) -> dict[str, int]:
+        """Id by text, of all tokens; made when first asked for."""
+        return dict(zip(self.tokens, range(len(self.tokens)), strict=True))
+
+    def find(self, texts: Iterable[str]) -> dict[str, int]:
+        """Id by text of those `texts` that are tokens."""
+        return {self.tokens[i]: i for i in self.tokens.indices_of({text.encode() for text in texts})}
 
     def of_type(self, *types: TokenType) -> list[int]:
         """The ids of all tokens of these types, ascending."""
@@ -74,17 +85,17 @@ def read_token_table(metadata: Metadata) -> TokenTable:
     token that is not spelled `<0xHH>`, scores that are no numbers.
     """
     where = printable(metadata.path)
-    tokens = metadata.strings("tokenizer.ggml.tokens")
+    tokens = metadata.packed_strings("tokenizer.ggml.tokens")
     n = len(tokens)
     if not n:
         raise TokenizerError(f"{where}: tokenizer.ggml.tokens is empty; expected at least one token")
-    if "" in tokens:
-        tokens = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
-    ids = dict(zip(tokens, range(n), strict=True))
-    if len(ids) < n:
-        second, text = next((i, token) for i, token in enumerate(tokens) if ids[token] != i)
+    if not tokens.lengths.all():
+        tokens = Strings.of(token or f"[EMPTY_{i}]" for i, token in enumerate(tokens))
+    repeated = tokens.first_repeated()
+    if repeated is not None:
+        second, first = repeated
         raise TokenizerError(
-            f"{where}: tokenizer.ggml.tokens {second} and {ids[text]} are both '{printable(text, 80)}'; expected no text twice"
+            f"{where}: tokenizer.ggml.tokens {first} and {second} are both '{printable(tokens[first], 80)}'; expected no text twice"
         )
     types = metadata.integers("tokenizer.ggml.token_type", None)
     _check_length(where, "tokenizer.ggml.token_type", types, n)
@@ -95,7 +106,7 @@ def read_token_table(metadata: Metadata) -> TokenTable:
         raise TokenizerError(f"{where}: tokenizer.ggml.scores {int(np.argmax(np.isnan(scores)))} is nan; expected a number")
     _check_byte_tokens(where, tokens, types)
     special = _special_ids(metadata, where, n)
-    return TokenTable(where, tokens, types, None if scores is None else scores.astype(np.float32), ids, special)
+    return TokenTable(where, tokens, types, None if scores is None else scores.astype(np.float32), special)
 
 
 def _check_length(where: str, key: str, values: np.ndarray | None, n: int) -> None:
@@ -103,7 +114,7 @@ def _check_length(where: str, key: str, values: np.ndarray | None, n: int) -> No
         raise TokenizerError(f"{where}: {key} has {len(values)} elements; expected {n}, one for each token")
 
 
-def _check_byte_tokens(where: str, tokens: list[str], types: np.ndarray) -> None:
+def _check_byte_tokens(where: str, tokens: Strings, types: np.ndarray) -> None:
     for i in np.flatnonzero(types == TokenType.BYTE).tolist():
         if not BYTE_TOKEN.fullmatch(tokens[i]):
             raise TokenizerError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -27,7 +27,7 @@ _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 class Model(Protocol):
     """What cuts ordinary text, free of special tokens, into tokens."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, texts: Sequence[str]) -> list[list[int]]: ...
 
     def token_bytes(self, text: str) -> bytes: ...
 
@@ -58,9 +58,13 @@ class Tokenizer:
         return len(self._table.tokens)
 
     @property
-    def vocabulary(self) -> list[str]:
-        """The tokens' texts by id, as the file has them; not to be changed."""
+    def vocabulary(self) -> Sequence[str]:
+        """The tokens' texts by id, as the file has them."""
         return self._table.tokens
+
+    def of_type(self, *types: TokenType) -> list[int]:
+        """The ids of all tokens of these types, ascending."""
+        return self._table.of_type(*types)
 
     def special_id(self, role: str) -> int | None:
         """The id of a role ("pad", "unk", "fim_pre", …; see SPECIAL_ID_KEYS), or None."""
@@ -78,14 +82,15 @@ class Tokenizer:
         """
         bos = [self.bos] if add_special and self.add_bos and self.bos is not None else []
         eos = [self.eos] if add_special and self.add_eos and self.eos is not None else []
-        ids: list[int] = []
+        parts = self._special.split(_well_formed(text), parse_special)
+        texts: list[str] = []
         after_special = True
-        for part in self._special.split(_well_formed(text), parse_special):
-            if isinstance(part, int):
-                ids.append(part)
-            else:
-                ids += self._model.encode(" " + part if self._wants_space(after_special) else part)
+        for part in parts:
+            if isinstance(part, str):
+                texts.append(" " + part if self._wants_space(after_special) else part)
             after_special = isinstance(part, int)
+        encoded = iter(self._model.encode(texts))
+        ids = [i for part in parts for i in ((part,) if isinstance(part, int) else next(encoded))]
         return bos + ids + eos
 
     def decode(self, ids: Iterable[int], *, special: bool = True) -> str:
@@ -158,7 +163,7 @@ def _load_sentencepiece(table: TokenTable, metadata: Metadata) -> Tokenizer:
 
 def _load_byte_level(table: TokenTable, metadata: Metadata) -> Tokenizer:
     pre = _pre_tokenizer(metadata)
-    model = ByteLevelBPE(table, metadata.strings("tokenizer.ggml.merges"), pre)
+    model = ByteLevelBPE(table, metadata.packed_strings("tokenizer.ggml.merges"), pre)
     return Tokenizer(table, model, metadata, add_bos=pre.add_bos, add_space_prefix=False)
 
 

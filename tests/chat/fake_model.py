@@ -31,8 +31,8 @@ class FakeTokenizer:
         self.chat_template = chat_template
         self.vocabulary = list(self.special)
 
-    def token_type(self, id: int) -> int:
-        return 3  # a control token
+    def of_type(self, *types: int) -> list[int]:
+        return [0, 1, 2] if 3 in types else []  # control tokens
 
     def encode(self, text: str, *, add_special: bool = False, parse_special: bool = False) -> list[int]:
         ids = [self.bos] if add_special else []

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggpy.gguf import Metadata
+from ggpy.gguf.strings import Strings
 from ggpy.tokenizer import TokenType, load_tokenizer
 from ggpy.tokenizer.special import SpecialTokens, settle_roles
 from ggpy.tokenizer.token_table import TokenTable, read_token_table
@@ -18,7 +19,7 @@ from tests.tokenizer.vocabularies import sentencepiece_metadata, with_tokens
 def table_of(tokens: Mapping[str, TokenType], **special: int) -> TokenTable:
     texts = list(tokens)
     types = np.array(list(tokens.values()), np.int8)
-    return TokenTable("<test>", texts, types, None, {text: i for i, text in enumerate(texts)}, dict(special))
+    return TokenTable("<test>", Strings.of(texts), types, None, dict(special))
 
 
 @settings(max_examples=100)
