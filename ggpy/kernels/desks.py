@@ -2,7 +2,7 @@
 
 State of a pool, int64 words by byte offset, what is written by different threads on different cache lines:
 
-    ON    the walk that is on, or 0
+    ON    twice the number of the latest walk, plus 1 while it is on
     DONE  ops known to be done, as walk << OP_BITS plus their number; written only when a thread is behind, which then goes on from there
     DESKS a desk of DESK_BYTES for each thread
 
@@ -12,7 +12,6 @@ Words of a desk:
     INSIDE          the walk whose memory its thread reads, or 0
     STALLED         desk of the thread whose work this one does over, or 0
     STALLED_TICKET  the ticket found there
-    SEEN            the latest walk its thread knows of
 
 States: AWAY, nothing of this op is held; LOOKING, about to claim a piece; HOLDING a piece, computing it to memory of its own; STORING what
 was computed.
@@ -21,7 +20,7 @@ was computed.
 from __future__ import annotations
 
 ON, DONE, DESKS = 0, 64, 128
-DESK_BYTES, INSIDE, STALLED, STALLED_TICKET, SEEN = 128, 64, 72, 80, 88
+DESK_BYTES, INSIDE, STALLED, STALLED_TICKET = 128, 64, 72, 80
 PIECE_BYTES = 4096  # of scratch, at most, for the results of a piece
 
 MEET, HELP = 1, 2

@@ -28,7 +28,6 @@ from ggpy.kernels.desks import (
     ON,
     OP_BITS,
     OP_SHIFT,
-    SEEN,
     STALLED,
     STALLED_TICKET,
     STATE,
@@ -125,30 +124,28 @@ def _walk(tape, count, walk, state, give_way, ith, nth):
 def _lead(words, state, give_way, nth):
     """The caller's part of a walk, which may be all of it."""
     walk = load_i64(words + 32)
-    atomic_store(state + ON, walk)
+    atomic_store(state + ON, 2 * walk + 1)
     _walk(load_i64(words), load_i64(words + 8), walk, state, give_way, 0, nth)
-    atomic_add(state + ON, -walk)
+    atomic_add(state + ON, -1)
 
 
 @inline
 def _follow(words, state, give_way, ith, nth):
     """A helper's part of walks, until none has come for a while."""
     desk = state + DESKS + ith * DESK_BYTES
-    seen, joined, idle = atomic_load(words + 32), load_i64(desk + SEEN), 0
+    joined, idle = 0, 0
     while idle < IDLE_SPINS:
-        walk = atomic_load(state + ON)
-        if walk == 0 or walk == joined:
+        on = atomic_load(state + ON)
+        if on & 1 == 0 or on == joined:
             pause()
             idle += 1
             continue
-        atomic_add(desk + INSIDE, walk)  # before the next look at the walk: `settle` ends the walk first and then looks here
+        atomic_add(desk + INSIDE, on)  # before the next look: `settle` ends the walk first and then looks here
         tape, count = atomic_load(words), atomic_load(words + 8)
-        if atomic_load(state + ON) == walk:  # so these are its words
-            _walk(tape, count, walk, state, give_way, ith, nth)
-            seen = joined = walk
-            idle = 0
-        atomic_add(desk + INSIDE, -walk)
-    store_i64(desk + SEEN, seen)
+        if atomic_load(state + ON) == on:  # so these are its words
+            _walk(tape, count, on >> 1, state, give_way, ith, nth)
+            joined, idle = on, 0
+        atomic_add(desk + INSIDE, -on)
 
 
 @kernel

@@ -12,7 +12,7 @@ import weakref
 
 import numpy as np
 
-from ggpy.kernels.desks import DESK_BYTES, DESKS, INSIDE, SEEN
+from ggpy.kernels.desks import DESK_BYTES, DESKS, INSIDE, ON
 from ggpy.runtime.compiled import kernel
 
 LINE = 64  # bytes of a cache line
@@ -98,7 +98,7 @@ class _Helper:
     """A helper thread: holds the arrays it touches, not the pool, so that the pool can be collected."""
 
     def __init__(self, run, words: np.ndarray, state: np.ndarray, ith: int, threads: int):
-        self._run, self._words, self.ith, self._threads = run, words, ith, threads
+        self._run, self._words, self._state, self._ith, self._threads = run, words, state, ith, threads
         self._desk = state[(DESKS + ith * DESK_BYTES) // 8 :][: DESK_BYTES // 8]
         self._bell = threading.Lock()  # taken by the helper; whoever wants it awake releases it
         self._bell.acquire()
@@ -108,9 +108,9 @@ class _Helper:
     def work(self, following: list[_Helper]) -> None:
         address = self._words.ctypes.data
         while not self._closing:
-            self._run(address, self.ith, self._threads)
+            self._run(address, self._ith, self._threads)
             self._asleep = True
-            if self._words[4] == self._desk[SEEN // 8]:  # else a walk has begun before it was known that this thread sleeps
+            if self._state[ON // 8] == 2 * self._words[4]:  # else a walk began before it was known that this thread sleeps
                 self._bell.acquire()
             self._asleep = False
             _wake_one(following)
