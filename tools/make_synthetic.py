@@ -41,6 +41,7 @@ class Shape:
 SHAPES = {
     "135m": Shape(30, 576, 1536, 9, 3, 49152, 100000.0, 8192, tied=True),  # SmolLM2 135M
     "1b": Shape(16, 2048, 8192, 32, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 1B
+    "1b-layers": Shape(16, 2048, 8192, 32, 8, 2048, 500000.0, 131072, tied=False),  # its layers: nearly every tensor in one format
     "3b": Shape(28, 3072, 8192, 24, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 3B
     "7b": Shape(32, 4096, 11008, 32, 32, 32000, 10000.0, 4096, tied=False),  # Llama 2 7B
 }

@@ -23,7 +23,7 @@ def test_a_line_for_each_format_and_batch_size():
 
 
 def test_without_memory_only_the_cache_is_measured():
-    done = run_tool("bench_dots", "--format", "q8_0", "--tokens", "2", "--memory", 0, *SMALL)
+    done = run_tool("bench_dots", "--format", "q4_k", "--tokens", "2", "--memory", 0, *SMALL)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()[2].split()) == 7
 

@@ -91,27 +91,6 @@ def test_programs_that_fail_are_one_line():
         comparison.run_text(["nowhere/llama-bench"])
 
 
-@pytest.fixture
-def llama_bench(tmp_path: Path) -> Path:
-    """A program that answers as llama-bench does: fixed speeds, half as fast with --repack 0."""
-    script = tmp_path / "llama-bench"
-    script.write_text(f"""#!{sys.executable}
-import json, sys
-value = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-assert value["-o"] == "json" and value["-r"] == "1"
-rows = []
-for threads in value["-t"].split(","):
-    for depth in value["-d"].split(","):
-        for n_prompt, n_gen in ((int(value["-p"]), 0), (0, int(value["-n"]))):
-            speed = (100.0 if n_prompt else 10.0) / (2 if value.get("--repack") == "0" else 1)
-            rows.append(dict(n_prompt=n_prompt, n_gen=n_gen, n_depth=int(depth), n_threads=int(threads), avg_ts=speed))
-print(json.dumps(rows))
-""")
-    script.chmod(0o755)
-    return script
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="the stand-in for llama-bench is a script with a #! line")
 def test_the_whole_comparison(demo_gguf: Path, llama_bench: Path, tmp_path: Path):
     figures = tmp_path / "figures.json"
     options = ["-p", 8, "-n", 2, "--depth", 16, "--threads", "1", "--rounds", 2, "--json", figures]

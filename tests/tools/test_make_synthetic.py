@@ -45,7 +45,7 @@ def test_formats_are_those_that_conversion_gives(tmp_path: Path):
         assert not np.array_equal(gate, up) and gate.std() == pytest.approx(DEVIATION, rel=0.05)
 
 
-@pytest.mark.parametrize("name", make_synthetic.SHAPES)
+@pytest.mark.parametrize("name", PARAMETERS)
 def test_shapes_have_as_many_parameters_as_the_models_they_stand_for(name: str):
     assert sum(int(np.prod(size)) for size in make_synthetic.tensors(make_synthetic.SHAPES[name]).values()) == PARAMETERS[name]
 
