@@ -137,6 +137,22 @@ def test_a_stopped_thread_delays_no_walk_and_does_no_harm_later(how: Callable[[C
     pool.close()
 
 
+def test_nothing_is_left_for_who_comes_late_to_a_batch_that_grew():
+    """The next batch is entered while a thread is still in an op of the last walk, whose units were claimed."""
+    a, out, count, counter = np.ones((4, 64), np.float32), np.zeros((4, 64), np.float32), np.array([1]), np.zeros(1, np.int64)
+    words = np.array([x.ctypes.data for x in (a, a, out)] + [64, count.ctypes.data, counter.ctypes.data])
+    add = ENTRY(kernel("pointwise", "add"))
+    walk = 5 << 28
+    add(words.ctypes.data, 0, walk + 2)
+    assert (out[0] == 2).all()
+    out.fill(0)
+    count[0] = 4
+    add(words.ctypes.data, 1, walk + 2)
+    assert not out.any()
+    add(words.ctypes.data, 0, (6 << 28) + 2)
+    assert (out == 2).all()
+
+
 def test_settle_waits_for_whoever_still_reads():
     pool = ThreadPool(2)
     chain = Chain(pool, 3)
