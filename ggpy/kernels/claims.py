@@ -1,9 +1,9 @@
 """How threads share an op: each claims the next of its units until none is left, so a thread that does not run takes none.
 
 A counter is an int64: walk << UNIT_BITS, plus the units claimed in that walk, or all ones once none is left. A kernel's `crew` is
-walk << UNIT_BITS, plus the number of threads. A counter that still names an earlier walk counts as zero, so nobody has to reset it. A thread
-that comes late finds it used up or with a later walk, and nothing to do, even if what it reads as the total is that of another walk. For a
-single call on fresh counters the walk is 0 and `crew` the number of threads.
+walk << UNIT_BITS, plus the number of threads. A counter that still names an earlier walk counts as zero, so nobody has to reset it. A
+thread that comes late finds it used up or with a later walk, and nothing to do, even if what it reads as the total is that of another
+walk. For a single call on fresh counters the walk is 0 and `crew` the number of threads.
 
 A thread can be stopped while it computes a piece. So where a piece takes long, it is computed to memory of the thread's own and stored at
 the end, and a thread that waits may compute it too (`hold`): whoever first turns HOLDING into STORING stores it. The other throws away
