@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import ggpy
+from ggpy.cache import cache_directory
 from ggpy.cli.status import Status
 from ggpy.errors import GGPyError, GGUFError, printable
 
@@ -76,9 +77,7 @@ def _split_type(name: str) -> tuple[str, str | None]:
 
 def _model_cache() -> Path:
     """The folder for converted models; a temporary one where the user's cache directory cannot be written."""
-    from ggpy.runtime.compiled import cache_directory
-
-    folder = cache_directory().parent / "models"
+    folder = cache_directory() / "models"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):

@@ -10,6 +10,8 @@ import functools
 import os
 from dataclasses import dataclass
 
+from ggpy.simd.host_cpu import host_cpu
+
 _VNNI_512 = {"cascadelake", "cooperlake", "icelake-client", "icelake-server", "tigerlake", "rocketlake", "sapphirerapids", "emeraldrapids",
              "graniterapids", "graniterapids-d", "diamondrapids", "znver4", "znver5"}  # fmt: skip
 _AVX_VNNI = {"alderlake", "raptorlake", "meteorlake", "gracemont", "sierraforest", "grandridge", "arrowlake", "arrowlake-s", "lunarlake"}
@@ -40,13 +42,11 @@ class Target:
 @functools.cache
 def target() -> Target:
     """The target of this process; constant while it runs."""
-    import llvmlite.binding as llvm
-
     named = os.environ.get("NUMBA_CPU_NAME")
-    cpu = llvm.get_host_cpu_name() if named in (None, "", "host") else named
+    cpu = host_cpu()[0] if named in (None, "", "host") else named
     features = os.environ.get("NUMBA_CPU_FEATURES")
     if features is None:
-        features = "" if named not in (None, "", "host") else llvm.get_host_cpu_features().flatten()
+        features = "" if named not in (None, "", "host") else host_cpu()[1]
     return Target(cpu, features, os.environ.get("GGPY_SIMD") or _lowering(cpu, {f[1:] for f in features.split(",") if f.startswith("+")}))
 
 
