@@ -1,16 +1,23 @@
 """Activations as the matrix products read them, one kernel per kind.
 
 A kind is named by the block of activations that shares a scale: int8_32 (as ggml's Q8_0 and Q8_1), int8_256 (as Q8_K), float32.
-Tokens lie in tiles of `tokens` side by side: below TILED_FROM tokens a tile is one token, else TILE tokens. A tile of k values holds
+Below TILED_FROM tokens each lies by itself, for dots; int8 kinds then hold
 
-    int8 kinds   q      int8    (k / 4, tokens, 4)
-                 scale  float32 (k / 32, tokens)    repeated within a block of 256
-                 sum32  float32 (k / 32, tokens)    scale times the sum of 32 values, for weights with a minimum
-                 sum16  float32 (k / 16, tokens)    the same of 16 values
-    float32      x      float32 (k, tokens)
+    q        int8    (k)
+    int8_32  pairs   float32 (k / 32, 2)       scale; scale times the sum of the 32
+    int8_256 step    float32 (k / 256)         the scale
+             sums    int16   (k / 16)          sums of sixteen
 
-so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k. Words of each kernel: x (tokens, k) float32, out, k, address of the token
-count, address of the claim counter. A thread takes whole tiles, so that no two write to one cache line.
+From TILED_FROM tokens on they lie in tiles of TILE tokens side by side. A tile of k values holds
+
+    int8 kinds   q      int8    (k / 4, TILE, 4)
+                 scale  float32 (k / 32, TILE)    repeated within a block of 256
+                 sum32  float32 (k / 32, TILE)    scale times the sum of 32 values, for weights with a minimum
+                 sum16  float32 (k / 16, TILE)    the same of 16 values
+    float32      x      float32 (k, TILE)
+
+so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k, and one by itself has as much room. Words of each kernel: x (tokens, k) float32, out, k,
+address of the token count, address of the claim counter. A thread takes whole tiles, so that no two write to one cache line.
 """
 
 from __future__ import annotations
@@ -20,7 +27,7 @@ import numpy as np
 from ggpy.kernels.claims import claim
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import absolute, fma, max_f32, maximum, round_even, sum_f32, sum_i32
-from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store_f32
+from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store_f32, store_i8x16, store_i16
 from ggpy.simd.target import target
 from ggpy.simd.vectors import constant, convert, f32x16, i8x16, i32x16, splat
 
@@ -39,33 +46,62 @@ def tile_width(n_tokens):
 
 
 @inline
-def quantize_row(x, k, out, lane, tokens, block):
-    """Token `lane` of the tile at `out` from float32 values at `x`; `block` values share a scale of max |x| / 127.
+def _largest(x, first, block):
+    """The largest magnitude of a block of float32 values; not finite where a value is not: it must not vanish in the rounding."""
+    highest, taint = _zero(), _zero()
+    for i in range(first, first + block, 16):
+        values = load_f32x16(x + 4 * i)
+        highest = maximum(highest, absolute(values))
+        taint = fma(values, _zero(), taint)
+    return max_f32(highest) + sum_f32(taint)
 
-    A block with a value that is not finite gets a scale that is not finite: it must not vanish in the rounding.
-    """
-    scales = out + k * tokens + 4 * lane
-    sums_32, sums_16 = scales + k * tokens // 8, scales + k * tokens // 4
+
+@inline
+def _inverse(amax):
+    return _all(np.float32(127) / amax if amax > np.float32(0) else np.float32(0))
+
+
+@inline
+def quantize_token(x, k, out, block):
+    """A token by itself at `out` from float32 values at `x`; `block` values share a scale of max |x| / 127."""
+    pairs, steps, sums = out + k, out + k, out + k + k // 64
     for first in range(0, k, block):
-        highest, taint = _zero(), _zero()
-        for i in range(first, first + block, 16):
-            values = load_f32x16(x + 4 * i)
-            highest = maximum(highest, absolute(values))
-            taint = fma(values, _zero(), taint)
-        amax = max_f32(highest) + sum_f32(taint)
-        scale = amax / np.float32(127)
-        inverse = _all(np.float32(127) / amax if amax > np.float32(0) else np.float32(0))
+        amax = _largest(x, first, block)
+        scale, inverse = amax / np.float32(127), _inverse(amax)
         for i in range(first, first + block, 32):
             low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
             high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
-            scatter_i8x16(out + i * tokens + 4 * lane, 4 * tokens, _to_i8(low))
-            scatter_i8x16(out + (i + 16) * tokens + 4 * lane, 4 * tokens, _to_i8(high))
+            store_i8x16(out + i, _to_i8(low))
+            store_i8x16(out + i + 16, _to_i8(high))
+            if block == 32:
+                store_f32(pairs + i // 4, scale)
+                store_f32(pairs + i // 4 + 4, scale * np.float32(sum_i32(low + high)))
+            else:
+                store_i16(sums + i // 8, np.int16(sum_i32(low)))
+                store_i16(sums + i // 8 + 2, np.int16(sum_i32(high)))
+        if block != 32:
+            store_f32(steps + first // 64, scale)
+
+
+@inline
+def quantize_row(x, k, out, lane, block):
+    """Token `lane` of the tile at `out`, likewise."""
+    scales = out + k * TILE + 4 * lane
+    sums_32, sums_16 = scales + k * TILE // 8, scales + k * TILE // 4
+    for first in range(0, k, block):
+        amax = _largest(x, first, block)
+        scale, inverse = amax / np.float32(127), _inverse(amax)
+        for i in range(first, first + block, 32):
+            low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
+            high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
+            scatter_i8x16(out + i * TILE + 4 * lane, 4 * TILE, _to_i8(low))
+            scatter_i8x16(out + (i + 16) * TILE + 4 * lane, 4 * TILE, _to_i8(high))
             low_sum, high_sum = np.float32(sum_i32(low)), np.float32(sum_i32(high))
-            group = 4 * tokens * (i // 32)
+            group = 4 * TILE * (i // 32)
             store_f32(scales + group, scale)
             store_f32(sums_32 + group, scale * (low_sum + high_sum))
             store_f32(sums_16 + 2 * group, scale * low_sum)
-            store_f32(sums_16 + 2 * group + 4 * tokens, scale * high_sum)
+            store_f32(sums_16 + 2 * group + 4 * TILE, scale * high_sum)
 
 
 @inline
@@ -87,7 +123,10 @@ def writer(kind):
 
     @inline
     def put_int8(row, k, out, token, tokens):
-        quantize_row(row, k, tile_of(out, token, tokens, k + k // 2), token % tokens, tokens, block)
+        if tokens == 1:
+            quantize_token(row, k, out + token * (k + k // 2), block)
+        else:
+            quantize_row(row, k, tile_of(out, token, TILE, k + k // 2), token % TILE, block)
 
     @inline
     def put_float32(row, k, out, token, tokens):

@@ -1,33 +1,42 @@
-"""Bits and nibbles spread over bytes, as several block formats store them."""
+"""Nibbles and fifth bits of blocks of 32 values: low nibbles first, then high ones."""
 
 from __future__ import annotations
 
-from llvmlite import ir
+import numpy as np
 from numba.core import types
 
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import load_u8x16
-from ggpy.simd.vectors import concat, constant, intrinsic, u8x16, u8x32
+from ggpy.simd.bits import bit_fields, spread_bits_32, spread_bits_64
+from ggpy.simd.memory import load_u8x16, load_u32
+from ggpy.simd.vectors import concat, u8x16, u8x32, u8x64
 
-_low, _four, _join = constant(u8x16, 15), constant(u8x16, 4), concat(u8x16)
+_twice, _join = concat(u8x16), concat(u8x32)
+_fields_32 = bit_fields(u8x32, [(0, 4, 0)] * 2 + [(4, 4, 0)] * 2)
+_fields_64 = bit_fields(u8x64, ([(0, 4, 0)] * 2 + [(4, 4, 0)] * 2) * 2)
 
 
 @inline
 def nibbles_32(address):
-    """Sixteen bytes to 32 values: all low nibbles, then all high ones."""
+    """Sixteen bytes to 32 values."""
     q = load_u8x16(address)
-    return _join(q & _low(), q >> _four())
+    return _fields_32(_twice(q, q))
 
 
-@intrinsic
-def spread_bits(typing, bits, value):
-    """u8x32 with `value` (uint8) in lane i where bit i of `bits` (uint32) is set, else 0."""
+@inline
+def nibbles_64(first, second):
+    """Sixteen bytes at each of two places to 64 values."""
+    a, b = load_u8x16(first), load_u8x16(second)
+    return _fields_64(_join(_twice(a, a), _twice(b, b)))
 
-    def code(context, builder, signature, args):
-        mask = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), 32))
-        undefined = ir.Constant(u8x32.ir, ir.Undefined)
-        lane = builder.insert_element(undefined, args[1], ir.Constant(ir.IntType(32), 0))
-        everywhere = builder.shuffle_vector(lane, undefined, ir.Constant(ir.VectorType(ir.IntType(32), 32), [0] * 32))
-        return builder.select(mask, everywhere, ir.Constant(u8x32.ir, [0] * 32))
 
-    return u8x32(types.uint32, types.uint8), code
+@inline
+def fifth_bits_32(address):
+    """16 where a bit of the four bytes is set."""
+    return spread_bits_32(load_u32(address), np.uint8(16))
+
+
+@inline
+def fifth_bits_64(first, second):
+    """16 where a bit of four bytes at each of two places is set."""
+    bits = types.uint64(load_u32(first)) | (types.uint64(load_u32(second)) << types.uint64(32))
+    return spread_bits_64(bits, np.uint8(16))

@@ -2,7 +2,7 @@
 
 The factories take a block format's own functions, all inlined:
 
-    dot(w, x, k) -> float32            one row at `w` with one token's activations at `x`
+    dots(v, w, x, k) -> two float32    the rows at `v` and `w` with one token's activations at `x`
     unpack(w, q, scales, mins, step)   one block: its integers to `q`; each group's scale and min, `step` bytes apart:
                                        value = scale * q - min
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
@@ -34,8 +34,8 @@ _zero = constant(f32x16, 0.0)
 
 
 @inline
-def _dots(args, ith, crew, dot, n_tokens, token_bytes):
-    """Few tokens: every row with every token. Sums go to scratch first: another thread may have stored them by the time they are there."""
+def _dots(args, ith, crew, dots, n_tokens, token_bytes):
+    """Few tokens: every two rows with every token. Sums go to scratch first: by then another thread may have stored them."""
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, counter, desks = load_i64(args + 32), load_i64(args + 64), load_i64(args + 104)
     sums = load_i64(args + 72) + ith * load_i64(args + 80)
@@ -47,10 +47,14 @@ def _dots(args, ith, crew, dot, n_tokens, token_bytes):
             return
         row = first
         while row < last and (holder == desk or is_open(holder, ticket)):
+            other = min(row + 1, last - 1)
             for token in range(n_tokens):
-                store_f32(sums + 4 * (token * (last - first) + row - first), dot(w + row * row_bytes, x + token * token_bytes, k))
-            row += 1
-        if row == last and deliver(holder, ticket):
+                one, two = dots(w + row * row_bytes, w + other * row_bytes, x + token * token_bytes, k)
+                to = sums + 4 * (token * (last - first) - first)
+                store_f32(to + 4 * other, two)
+                store_f32(to + 4 * row, one)
+            row += 2
+        if row >= last and deliver(holder, ticket):
             for token in range(n_tokens):
                 _store_rows(args, sums + 4 * token * (last - first), first, last - first, token)
             clear(desk, holder, ticket)
@@ -97,7 +101,7 @@ def _store_tile(args, sums, row, height, token, count):
                 store_f32(to + 4 * r, one)
 
 
-def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
+def quantized_linear(dots, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
     """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
     tile = int8_tile(TILE, group, signed)
     scale_shift = {32: 0, 16: 1}[group]
@@ -158,7 +162,7 @@ def quantized_linear(dot, unpack, *, block_values: int, block_bytes: int, group:
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dot, n_tokens, k + k // 2)
+            _dots(args, ith, crew, dots, n_tokens, k + k // 2)
         else:
             tiles(args, ith, crew, n_tokens, k + k // 2)
 
@@ -215,6 +219,10 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
         return sum_f32((a + b) + (c + d)) + rest
 
     @inline
+    def dots(v, w, x, k):
+        return dot(v, x, k), dot(w, x, k)
+
+    @inline
     def fill_panel(w, row_bytes, k, height, rows, panel):
         stride = (k + 15) // 16 * 64
         for r in range(height):
@@ -246,7 +254,7 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dot, n_tokens, 4 * k)
+            _dots(args, ith, crew, dots, n_tokens, 4 * k)
         else:
             tiles(args, ith, crew, n_tokens)
 

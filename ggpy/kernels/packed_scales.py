@@ -5,32 +5,23 @@ are the top bits of bytes 0-3 and 4-7."""
 
 from __future__ import annotations
 
-from numba.core import types
-
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import load_f16, load_u32
-from ggpy.simd.vectors import bitcast, convert, f32x8, i32x8, splat, u8x8
+from ggpy.simd.memory import load_u32x4
+from ggpy.simd.vectors import bitcast, concat, constant, convert, i16x32, permute, u8x32, u32x4, u32x8
 
-_U32, _U64 = types.uint32, types.uint64
-_bytes, _widen, _to_f32, _all = bitcast(types.uint64, u8x8), convert(u8x8, i32x8), convert(i32x8, f32x8), splat(f32x8)
-_SIX, _FOUR, _TWO = 0x3F3F3F3F, 0x0F0F0F0F, 0x03030303
+SCALE_LANES = (0, 1, 2, 3, 8, 9, 10, 11)
+MIN_LANES = (4, 5, 6, 7, 12, 13, 14, 15)
 
-
-@inline
-def _eight(low, high):
-    return _widen(_bytes(_U64(low) | (_U64(high) << _U64(32))))
-
-
-@inline
-def packed_scales(p):
-    """i32x8 from the twelve bytes at p."""
-    a, c = load_u32(p), load_u32(p + 8)
-    return _eight(a & _U32(_SIX), (c & _U32(_FOUR)) | (((a >> _U32(6)) & _U32(_TWO)) << _U32(4)))
+_join = concat(u32x4)
+_whole, _tops = permute(u32x8, [0, 1, 2, 2, 4, 5, 6, 6]), permute(u32x8, [0, 1, 0, 1, 4, 5, 4, 5])
+_down, _low_bits = constant(u32x8, [0, 0, 0, 4] * 2), constant(u32x8, [0x3F3F3F3F, 0x3F3F3F3F, 0x0F0F0F0F, 0x0F0F0F0F] * 2)
+_two, _top_bits = constant(u32x8, 2), constant(u32x8, [0, 0, 0x30303030, 0x30303030] * 2)
+_bytes, _widen = bitcast(u32x8, u8x32), convert(u8x32, i16x32)
 
 
 @inline
-def packed_lows(w, p):
-    """f32x8: the mins in the twelve bytes at p times the super-block's f16 at w."""
-    b, c = load_u32(p + 4), load_u32(p + 8)
-    mins = _eight(b & _U32(_SIX), ((c >> _U32(4)) & _U32(_FOUR)) | (((b >> _U32(6)) & _U32(_TWO)) << _U32(4)))
-    return _to_f32(mins) * _all(load_f16(w))
+def packed_words(p, q):
+    """i16x32 from the twelve bytes at p and at q (sixteen are read): for each, scales in SCALE_LANES, mins in MIN_LANES of its sixteen."""
+    packed = _join(load_u32x4(p), load_u32x4(q))
+    low = (_whole(packed) >> _down()) & _low_bits()
+    return _widen(_bytes(low | ((_tops(packed) >> _two()) & _top_bits())))

@@ -5,37 +5,30 @@ Of each half of 128 values, byte l of its 32 bytes holds values l, l + 32, l + 6
 
 from __future__ import annotations
 
-import numpy as np
-
 from ggpy.kernels.options import inline
 from ggpy.kernels.superblock import superblock_kernels
-from ggpy.simd.memory import load_f16, load_u8x16, load_u8x32
-from ggpy.simd.vectors import concat, constant, convert, f32x16, i32x16, splat, u8x16, u8x32
+from ggpy.simd.bits import bit_fields
+from ggpy.simd.memory import load_u8x16, load_u8x32
+from ggpy.simd.vectors import Vector, concat, convert, u8x16, u8x32, u8x64
 
-_three, _nibble, _four = constant(u8x32, 3), constant(u8x16, 15), constant(u8x16, 4)
-_join, _all, _all_f32 = concat(u8x32), splat(u8x32), splat(f32x16)
-_widen, _to_f32 = convert(u8x16, i32x16), convert(i32x16, f32x16)
+i16x64 = Vector("i16", 64)
+_twice, _both, _widen = concat(u8x32), concat(u8x16), convert(u8x64, i16x64)
+_first, _last = bit_fields(u8x64, [(0, 2, 0)] * 4 + [(2, 2, 0)] * 4), bit_fields(u8x64, [(4, 2, 0)] * 4 + [(6, 2, 0)] * 4)
+_nibbles = bit_fields(u8x64, ([(0, 4, 0)] * 2 + [(4, 4, 0)] * 2) * 2)
 
 
 @inline
 def values(w, c):
-    q = load_u8x32(w + 16 + 32 * (c // 2)) >> _all(np.uint8(4 * (c % 2)))
-    return _join(q & _three(), (q >> _all(np.uint8(2))) & _three())
+    q = load_u8x32(w + 16 + 32 * (c // 2))
+    return _first(_twice(q, q)) if c % 2 == 0 else _last(_twice(q, q))
 
 
 @inline
-def scales(w):
-    return _widen(load_u8x16(w) & _nibble())
+def words(v, w):
+    first, second = load_u8x16(v), load_u8x16(w)
+    return _widen(_nibbles(_twice(_both(first, first), _both(second, second))))
 
 
-@inline
-def step(w):
-    return load_f16(w + 80)
-
-
-@inline
-def lows(w):
-    return _to_f32(_widen(load_u8x16(w) >> _four())) * _all_f32(load_f16(w + 82))
-
-
-linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=84, group=16)
+linear, embed = superblock_kernels(
+    values, words, block_bytes=84, group=16, step_at=80, scale_lanes=range(16), min_lanes=range(16, 32), n_words=32
+)

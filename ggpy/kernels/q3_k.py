@@ -5,52 +5,44 @@ sixteen in bytes 0-7 (0-7 low, 8-15 high), their upper two bits in bytes 8-11, f
 
 from __future__ import annotations
 
-import numpy as np
-from numba.core import types
-
 from ggpy.kernels.options import inline
 from ggpy.kernels.superblock import superblock_kernels
-from ggpy.simd.memory import load_f16, load_u8x32, load_u32
-from ggpy.simd.vectors import bitcast, concat, constant, convert, f32x16, i32x16, splat, u8x8, u8x16, u8x32
+from ggpy.simd.bits import bit_fields
+from ggpy.simd.memory import load_u8x32, load_u32x4
+from ggpy.simd.vectors import bitcast, concat, constant, convert, i16x32, permute, u8x32, u8x64, u32x4, u32x8
 
-_U32, _U64 = types.uint32, types.uint64
-_three, _one = constant(u8x32, 3), constant(u8x32, 1)
-_join, _all, _all_f32 = concat(u8x32), splat(u8x32), splat(f32x16)
-_bytes, _sixteen, _widen = bitcast(types.uint64, u8x8), concat(u8x8), convert(u8x16, i32x16)
-_middle, _to_f32 = constant(i32x16, 32), convert(i32x16, f32x16)
+_twice = concat(u8x32)
+_first, _last = bit_fields(u8x64, [(0, 2, 0)] * 4 + [(2, 2, 0)] * 4), bit_fields(u8x64, [(4, 2, 0)] * 4 + [(6, 2, 0)] * 4)
+_top_0, _top_1, _top_2, _top_3 = (bit_fields(u8x64, [(2 * c, 1, 2)] * 4 + [(2 * c + 1, 1, 2)] * 4) for c in range(4))
+
+_join = concat(u32x4)
+_lows, _tops = permute(u32x8, [1, 2, 1, 2, 5, 6, 5, 6]), permute(u32x8, [3] * 4 + [7] * 4)
+_low_down, _low_bits = constant(u32x8, [0, 0, 4, 4] * 2), constant(u32x8, 0x0F0F0F0F)
+_top_down, _top_bits, _four = constant(u32x8, [0, 2, 4, 6] * 2), constant(u32x8, 0x03030303), constant(u32x8, 4)
+_bytes, _widen, _middle = bitcast(u32x8, u8x32), convert(u8x32, i16x32), constant(i16x32, 32)
 
 
 @inline
 def values(w, c):
-    pair = 2 * (c % 2)
-    q = load_u8x32(w + 32 + 32 * (c // 2)) >> _all(np.uint8(2 * pair))
-    bits = load_u8x32(w) >> _all(np.uint8(4 * (c // 2) + pair))
-    first = (q & _three()) | ((bits & _one()) << _all(np.uint8(2)))
-    second = ((q >> _all(np.uint8(2))) & _three()) | (((bits >> _one()) & _one()) << _all(np.uint8(2)))
-    return _join(first, second)
+    q, bits = load_u8x32(w + 32 + 32 * (c // 2)), load_u8x32(w)
+    low, top = _twice(q, q), _twice(bits, bits)
+    if c == 0:
+        return _first(low) | _top_0(top)
+    if c == 1:
+        return _last(low) | _top_1(top)
+    if c == 2:
+        return _first(low) | _top_2(top)
+    return _last(low) | _top_3(top)
 
 
 @inline
-def _four_scales(nibbles, top):
-    return _U64((nibbles & _U32(0x0F0F0F0F)) | ((top & _U32(0x03030303)) << _U32(4)))
+def words(v, w):
+    packed = _join(
+        load_u32x4(v + 92), load_u32x4(w + 92)
+    )  # the twelve bytes are lanes 1 to 3 of four, so that nothing behind the block is read
+    low = (_lows(packed) >> _low_down()) & _low_bits()
+    top = ((_tops(packed) >> _top_down()) & _top_bits()) << _four()
+    return _widen(_bytes(low | top)) - _middle()
 
 
-@inline
-def scales(w):
-    a, b, top = load_u32(w + 96), load_u32(w + 100), load_u32(w + 104)
-    low = _four_scales(a, top) | (_four_scales(b, top >> _U32(2)) << _U64(32))
-    high = _four_scales(a >> _U32(4), top >> _U32(4)) | (_four_scales(b >> _U32(4), top >> _U32(6)) << _U64(32))
-    return _widen(_sixteen(_bytes(low), _bytes(high))) - _middle()
-
-
-@inline
-def step(w):
-    return load_f16(w + 108)
-
-
-@inline
-def lows(w):
-    return _to_f32(scales(w)) * _all_f32(load_f16(w + 108) * np.float32(4))
-
-
-linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=110, group=16)
+linear, embed = superblock_kernels(values, words, block_bytes=110, group=16, step_at=108, scale_lanes=range(16), center=4)

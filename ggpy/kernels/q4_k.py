@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from ggpy.kernels.options import inline
-from ggpy.kernels.packed_scales import packed_lows, packed_scales
+from ggpy.kernels.packed_scales import MIN_LANES, SCALE_LANES, packed_words
 from ggpy.kernels.superblock import superblock_kernels
-from ggpy.simd.memory import load_f16, load_u8x32
-from ggpy.simd.vectors import concat, constant, u8x32
+from ggpy.simd.bits import bit_fields
+from ggpy.simd.memory import load_u8x32
+from ggpy.simd.vectors import concat, u8x32, u8x64
 
-_low, _four, _join = constant(u8x32, 15), constant(u8x32, 4), concat(u8x32)
+_twice, _nibbles = concat(u8x32), bit_fields(u8x64, [(0, 4, 0)] * 4 + [(4, 4, 0)] * 4)
 
 
 @inline
 def values(w, c):
     q = load_u8x32(w + 16 + 32 * c)
-    return _join(q & _low(), q >> _four())
+    return _nibbles(_twice(q, q))
 
 
 @inline
-def scales(w):
-    return packed_scales(w + 4)
+def words(v, w):
+    return packed_words(v + 4, w + 4)
 
 
-@inline
-def step(w):
-    return load_f16(w)
-
-
-@inline
-def lows(w):
-    return packed_lows(w + 2, w + 4)
-
-
-linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=144, group=32)
+linear, embed = superblock_kernels(values, words, block_bytes=144, group=32, step_at=0, scale_lanes=SCALE_LANES, min_lanes=MIN_LANES)

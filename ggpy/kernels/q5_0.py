@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from ggpy.kernels.bits import nibbles_32, spread_bits
+from ggpy.kernels.bits import fifth_bits_32, fifth_bits_64, nibbles_32, nibbles_64
 from ggpy.kernels.block32 import block32_kernels
 from ggpy.kernels.options import inline
-from ggpy.simd.memory import load_u32
 
 
 @inline
 def values(w):
-    return nibbles_32(w + 6) | spread_bits(load_u32(w + 2), np.uint8(16))
+    return nibbles_32(w + 6) | fifth_bits_32(w + 2)
 
 
-linear, embed = block32_kernels(values, block_bytes=22, center=16)
+@inline
+def pair(w):
+    return nibbles_64(w + 6, w + 28) | fifth_bits_64(w + 2, w + 24)
+
+
+linear, embed = block32_kernels(values, pair, block_bytes=22, center=16)

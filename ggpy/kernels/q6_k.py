@@ -6,40 +6,29 @@ holds, two bits each, those of values l, l + 32, l + 64 and l + 96.
 
 from __future__ import annotations
 
-import numpy as np
-
 from ggpy.kernels.options import inline
 from ggpy.kernels.superblock import superblock_kernels
-from ggpy.simd.memory import load_f16, load_i8x16, load_u8x32, load_u8x64
-from ggpy.simd.vectors import concat, constant, convert, f32x16, i8x16, i32x16, splat, u8x32, u8x64
+from ggpy.simd.bits import bit_fields
+from ggpy.simd.memory import load_i8x16, load_u8x32, load_u8x64
+from ggpy.simd.vectors import concat, convert, i8x16, i8x32, i16x32, u8x32, u8x64
 
-_nibble, _top, _four = constant(u8x64, 15), constant(u8x64, 0x30), constant(u8x32, 4)
-_join, _all, _all_x64, _all_f32 = concat(u8x32), splat(u8x32), splat(u8x64), splat(f32x16)
-_widen, _to_f32 = convert(i8x16, i32x16), convert(i32x16, f32x16)
+_twice, _join, _widen = concat(u8x32), concat(i8x16), convert(i8x32, i16x32)
+_low, _high = bit_fields(u8x64, [(0, 4, 0)]), bit_fields(u8x64, [(4, 4, 0)])
+_first, _last = bit_fields(u8x64, [(0, 2, 4)] * 4 + [(2, 2, 4)] * 4), bit_fields(u8x64, [(4, 2, 4)] * 4 + [(6, 2, 4)] * 4)
 
 
 @inline
 def values(w, c):
-    half, high = c // 2, c % 2
-    q = load_u8x64(w + 64 * half) >> _all_x64(np.uint8(4 * high))
-    bits = load_u8x32(w + 128 + 32 * half) >> _all(np.uint8(4 * high))
-    shifted = _join(bits << _four(), (bits << _all(np.uint8(2))))
-    return (q & _nibble()) | (shifted & _top())
+    half = c // 2
+    q, bits = load_u8x64(w + 64 * half), load_u8x32(w + 128 + 32 * half)
+    if c % 2 == 0:
+        return _low(q) | _first(_twice(bits, bits))
+    return _high(q) | _last(_twice(bits, bits))
 
 
 @inline
-def scales(w):
-    return _widen(load_i8x16(w + 192))
+def words(v, w):
+    return _widen(_join(load_i8x16(v + 192), load_i8x16(w + 192)))
 
 
-@inline
-def step(w):
-    return load_f16(w + 208)
-
-
-@inline
-def lows(w):
-    return _to_f32(scales(w)) * _all_f32(load_f16(w + 208) * np.float32(32))
-
-
-linear, embed = superblock_kernels(values, scales, step, lows, block_bytes=210, group=16)
+linear, embed = superblock_kernels(values, words, block_bytes=210, group=16, step_at=208, scale_lanes=range(16), center=32)

@@ -9,10 +9,10 @@ from ggpy.kernels.block32 import block32_kernels
 from ggpy.kernels.options import inline
 from ggpy.simd.memory import load_i8x32, load_u8x32
 from ggpy.simd.target import target
-from ggpy.simd.vectors import constant, u8x32
+from ggpy.simd.vectors import concat, constant, i8x32, u8x32, u8x64
 
 _moved = target().dots_any_u8
-_sign = constant(u8x32, 0x80)
+_sign, _sign_64, _join, _join_signed = constant(u8x32, 0x80), constant(u8x64, 0x80), concat(u8x32), concat(i8x32)
 
 
 @inline
@@ -21,8 +21,22 @@ def moved_values(w):
 
 
 @inline
+def moved_pair(w):
+    return _join(load_u8x32(w + 2), load_u8x32(w + 36)) ^ _sign_64()
+
+
+@inline
 def signed_values(w):
     return load_i8x32(w + 2)
 
 
-linear, embed = block32_kernels(moved_values if _moved else signed_values, block_bytes=34, center=128 if _moved else 0, signed=not _moved)
+@inline
+def signed_pair(w):
+    return _join_signed(load_i8x32(w + 2), load_i8x32(w + 36))
+
+
+linear, embed = (
+    block32_kernels(moved_values, moved_pair, block_bytes=34, center=128)
+    if _moved
+    else block32_kernels(signed_values, signed_pair, block_bytes=34, signed=True)
+)

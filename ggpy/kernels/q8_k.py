@@ -28,8 +28,13 @@ def dot(w, x, k):
         total = fma(_to_f32(products), _all(load_f32(w) * load_f32(scales)), total)
         w += 292
         x += 256
-        scales += 32
+        scales += 4
     return sum_f32(total)
+
+
+@inline
+def dots(v, w, x, k):
+    return dot(v, x, k), dot(w, x, k)
 
 
 @inline
@@ -42,5 +47,5 @@ def unpack(w, q, scales, mins, step):
         store_f32(mins + step * g, d * np.float32(128 if _moved else 0))
 
 
-linear = quantized_linear(dot, unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)
+linear = quantized_linear(dots, unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)
 embed = quantized_embed(unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)

@@ -1,75 +1,109 @@
 """Super-blocks of 256 values: the dot and the unpacking that the K formats share.
 
-A format gives, for a super-block at address w, `values(w, c)` for c = 0 … 3 -> u8x64, the integers in order, and per group of 32 or 16
-values its integer scale and min, so that value = d * scale * integer - m. Activations are the int8_256 kind of one token: one scale for
-all 256, so products are summed in int32 across the super-block, each weighted by its group's scale, and become float once."""
+A format gives, for a super-block at address w, `values(w, c)` for c = 0 … 3 -> u8x64, the integers in order; `words(v, w)` -> int16 lanes
+with the integer scales and mins of two super-blocks, in whatever order is cheap; and where its float16 d lies, with dmin behind it if it
+has mins:
+
+    value = d * scale * integer - dmin * min      or      value = d * scale * (integer - center)
+
+Activations are the int8_256 kind of one token: one scale for all 256, so products are summed in int32 across the super-block, each
+weighted by its group's scale, and become float once; so are the sums of activations, weighted by mins or scales. Two rows are done at a
+time: they share the loads of activations, and their scales are unpacked together."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from ggpy.kernels.linear import quantized_embed, quantized_linear
 from ggpy.kernels.options import Kernel, inline
-from ggpy.simd.arithmetic import fma, sum_f32
-from ggpy.simd.dot import dot_u8i8
-from ggpy.simd.memory import load, load_f32, load_i8x64, prefetch, store, store_f32
-from ggpy.simd.vectors import Vector, constant, convert, extract, f32x16, i32x16, permute, splat, u8x64
+from ggpy.simd.arithmetic import fma, sum_halves
+from ggpy.simd.dot import dot_i16, weighted_dot
+from ggpy.simd.memory import load_f16, load_f16_pairs, load_f32, load_i8x64, load_i16x16, prefetch, store, store_f32
+from ggpy.simd.vectors import Vector, concat, constant, convert, extract, f32x4, f32x8, f32x16, i16x16, i32x16, permute, splat, u8x64
 
 AHEAD = 4096  # bytes that a row's prefetch runs ahead of its dot
 
-_zero, _zero_f32, _to_f32, _all, _store_values = (
-    constant(i32x16, 0),
-    constant(f32x16, 0.0),
-    convert(i32x16, f32x16),
-    splat(f32x16),
-    store(u8x64),
-)
+_zero, _zero_f32, _to_f32, _all_x4 = constant(i32x16, 0), constant(f32x16, 0.0), convert(i32x16, f32x16), splat(f32x4)
+_lower, _upper = permute(f32x16, range(8)), permute(f32x16, range(8, 16))
+_both, _twice, _lane, _store_values = concat(f32x8), concat(i16x16), extract(f32x16), store(u8x64)
 
 
-def superblock_kernels(values, scales, step, lows, *, block_bytes: int, group: int) -> tuple[Kernel, Kernel]:
-    """(linear, embed) of a format: scales(w) -> int32, lows(w) -> float32, each with as many lanes as there are groups; step(w) -> d."""
-    groups = 256 // group
-    integers, floats = Vector("i32", groups), Vector("f32", groups)
-    no_low, load_sums, sum_bytes, sums_at = constant(floats, 0.0), load(floats), 4 * groups, {32: 8, 16: 4}[group]
-    scale_lane, low_lane = extract(integers), extract(floats)
-    spread_0, spread_1, spread_2, spread_3 = (permute(integers, [(64 * c + 4 * i) // group for i in range(16)]) for c in range(4))
+def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: int, scale_lanes: Sequence[int],
+                       min_lanes: Sequence[int] = (), n_words: int = 16, center: int = 0) -> tuple[Kernel, Kernel]:  # fmt: skip
+    """(linear, embed) of a format.
+
+    group: values under one scale; step_at: offset of d; n_words: int16 lanes that `words` gives for a super-block, those of the second
+    behind those of the first; scale_lanes, min_lanes: where among them each group's are.
+    """
+    has_min = bool(min_lanes)
+    lanes = Vector("i16", 2 * n_words)
+    lane = extract(lanes)
+
+    def weights(row: int, half: int) -> list[int]:
+        return [row * n_words + scale_lanes[(128 * half + 8 * i) // group] for i in range(16)]
+
+    lower_a, upper_a, lower_b, upper_b = (weighted_dot(lanes, weights(row, half)) for row in range(2) for half in range(2))
+    lows = permute(lanes, [row * n_words + (min_lanes or scale_lanes)[16 * i // group] for row in range(2) for i in range(16)])
+    steps_at, d = (step_at, 0) if has_min else (step_at - 2, 1)  # two float16 are read: d and dmin, or what is before d, and d
+    step_a, step_b, step_low = (permute(f32x4, picked) for picked in ([d] * 16, [d + 2] * 16, [1] * 8 + [3] * 8))
+    centers = constant(f32x16, center)
 
     @inline
-    def product(w, c, x):
-        return dot_u8i8(_zero(), values(w, c), load_i8x64(x + 64 * c))
-
-    @inline
-    def dot(w, x, k):
-        total, minimum = _zero_f32(), no_low()
-        step_x, sums = x + k, x + k + k // sums_at
+    def dots(a, b, x, k):
+        total_a, total_b, low = _zero_f32(), _zero_f32(), _zero_f32()
+        steps, sums = x + k, x + k + k // 64
         for _ in range(k // 256):
             for line in range(0, block_bytes, 64):
-                prefetch(w + AHEAD + line)
-            by = scales(w)
-            weighted = (
-                product(w, 0, x) * spread_0(by)
-                + product(w, 1, x) * spread_1(by)
-                + product(w, 2, x) * spread_2(by)
-                + product(w, 3, x) * spread_3(by)
-            )
-            total = fma(_to_f32(weighted), _all(step(w) * load_f32(step_x)), total)
-            minimum = fma(lows(w), load_sums(sums), minimum)
-            w += block_bytes
+                prefetch(a + AHEAD + line)
+                prefetch(b + AHEAD + line)
+            by, sum16 = words(a, b), load_i16x16(sums)
+            x0, x1, x2, x3 = load_i8x64(x), load_i8x64(x + 64), load_i8x64(x + 128), load_i8x64(x + 192)
+            step = load_f16_pairs(a + steps_at, b + steps_at) * _all_x4(load_f32(steps))
+            products = lower_a(_zero(), values(a, 0), x0, values(a, 1), x1, by)
+            products = upper_a(products, values(a, 2), x2, values(a, 3), x3, by)
+            total_a = fma(_to_f32(products), step_a(step), total_a)
+            products = lower_b(_zero(), values(b, 0), x0, values(b, 1), x1, by)
+            products = upper_b(products, values(b, 2), x2, values(b, 3), x3, by)
+            total_b = fma(_to_f32(products), step_b(step), total_b)
+            low = fma(_to_f32(dot_i16(lows(by), _twice(sum16, sum16))), step_low(step), low)
+            a += block_bytes
+            b += block_bytes
             x += 256
-            step_x += 32
-            sums += sum_bytes
-        return sum_f32(total) - sum_f32(minimum)
+            steps += 4
+            sums += 32
+        if center != 0:
+            low = low * centers()
+        both = sum_halves(_both(_lower(total_a) + _upper(total_a), _lower(total_b) + _upper(total_b)) - low)
+        return _lane(both, 0), _lane(both, 8)
 
     @inline
     def unpack(w, q, scale, low, stride):
-        by, below, d = scales(w), lows(w), step(w)
+        by, d = words(w, w), load_f16(w + step_at)
         for c in range(4):
             _store_values(q + 64 * c, values(w, c))
-        for g in range(groups):
-            store_f32(scale + stride * g, d * np.float32(scale_lane(by, g)))
-            store_f32(low + stride * g, low_lane(below, g))
+        for g in range(256 // group):
+            one = d * np.float32(lane(by, scale_lane(g)))
+            store_f32(scale + stride * g, one)
+            store_f32(
+                low + stride * g, load_f16(w + step_at + 2) * np.float32(lane(by, min_lane(g))) if has_min else one * np.float32(center)
+            )
 
+    scale_lane, min_lane = _lookup(scale_lanes), _lookup(min_lanes)
     return (
-        quantized_linear(dot, unpack, block_values=256, block_bytes=block_bytes, group=group),
+        quantized_linear(dots, unpack, block_values=256, block_bytes=block_bytes, group=group),
         quantized_embed(unpack, block_values=256, block_bytes=block_bytes, group=group),
     )
+
+
+def _lookup(numbers: Sequence[int]):
+    """lookup(i) -> numbers[i], which are 0, 1, … or, four at a time, with gaps of four between."""
+    start, gap = (numbers[0], numbers[4] - numbers[3] - 1) if numbers else (0, 0)
+    assert list(numbers) == [start + i + gap * (i // 4) for i in range(len(numbers))]
+
+    @inline
+    def lookup(i):
+        return start + i + gap * (i // 4)
+
+    return lookup

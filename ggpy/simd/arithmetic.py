@@ -74,6 +74,21 @@ def sum_f32(typing, a):
 
 
 @intrinsic
+def sum_halves(typing, a):
+    """The lower lanes' sum in the first lane and the upper lanes' in the middle one, each in the order of `sum_f32`; other lanes: any."""
+
+    def code(context, builder, signature, args):
+        total, span = args[0], a.lanes // 2
+        while span > 1:
+            span //= 2
+            across = ir.Constant(ir.VectorType(ir.IntType(32), a.lanes), [i ^ span for i in range(a.lanes)])
+            total = builder.fadd(total, builder.shuffle_vector(total, total, across))
+        return total
+
+    return a(a), code
+
+
+@intrinsic
 def max_f32(typing, a):
     """The largest lane."""
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 from llvmlite import ir
 from numba.core import types
 
-from .vectors import ELEMENTS, I32, Vector, declare, emit_splat, intrinsic
+from .vectors import ELEMENTS, I32, Vector, declare, emit_splat, intrinsic, lane_constant
 from .vectors import f16x16 as _f16x16
+from .vectors import f32x4 as _f32x4
 from .vectors import f32x8 as _f32x8
 from .vectors import f32x16 as _f32x16
 from .vectors import i8x16 as _i8x16
 from .vectors import i8x32 as _i8x32
 from .vectors import i8x64 as _i8x64
+from .vectors import i16x8 as _i16x8
 from .vectors import i16x16 as _i16x16
 from .vectors import i32x8 as _i32x8
 from .vectors import i32x16 as _i32x16
@@ -23,6 +25,7 @@ from .vectors import u8x16 as _u8x16
 from .vectors import u8x32 as _u8x32
 from .vectors import u8x64 as _u8x64
 from .vectors import u16x16 as _u16x16
+from .vectors import u32x4 as _u32x4
 
 I64 = ir.IntType(64)
 
@@ -100,7 +103,8 @@ store_f16, store_f32 = store_scalar("f16"), store_scalar("f32")
 
 load_u8x8, load_u8x16, load_u8x32, load_u8x64 = load(_u8x8), load(_u8x16), load(_u8x32), load(_u8x64)
 load_i8x16, load_i8x32, load_i8x64 = load(_i8x16), load(_i8x32), load(_i8x64)
-load_i16x16, load_u16x16, load_i32x8, load_i32x16 = load(_i16x16), load(_u16x16), load(_i32x8), load(_i32x16)
+load_i16x8, load_i16x16, load_u16x16 = load(_i16x8), load(_i16x16), load(_u16x16)
+load_i32x8, load_i32x16, load_u32x4 = load(_i32x8), load(_i32x16), load(_u32x4)
 load_f16x16, load_f32x8, load_f32x16 = load(_f16x16), load(_f32x8), load(_f32x16)
 store_u8x16, store_u8x32, store_u8x64 = store(_u8x16), store(_u8x32), store(_u8x64)
 store_i8x16, store_i8x32, store_i32x16 = store(_i8x16), store(_i8x32), store(_i32x16)
@@ -224,16 +228,29 @@ def scatter_i8x16(typing, address, stride, value):
 
 
 @intrinsic
-def gather_f16x8(typing, address, stride):
-    """Eight float16, `stride` bytes apart, widened to f32x8."""
+def load_f16_pairs(typing, first, second):
+    """Two neighbouring float16 at each of two places, widened to f32x4."""
+
+    def code(context, builder, signature, args):
+        found = ir.Constant(ir.VectorType(I32, 4), [0] * 4)
+        for i, address in enumerate(args):
+            found = builder.insert_element(found, builder.load(pointer(builder, address, I32), align=1), ir.Constant(I32, i))
+        halves = builder.bitcast(found, ir.VectorType(ir.HalfType(), 8))
+        return builder.fpext(builder.shuffle_vector(halves, halves, lane_constant(range(4))), _f32x4.ir)
+
+    return _f32x4(types.intp, types.intp), code
+
+
+@intrinsic
+def gather_f16x16(typing, address, stride):
+    """Two neighbouring float16 at each of eight places, `stride` bytes apart, widened to f32x16."""
 
     def code(context, builder, signature, args):
         address, stride = args
-        half = ir.HalfType()
-        found = ir.Constant(ir.VectorType(half, 8), ir.Undefined)
+        found = ir.Constant(ir.VectorType(I32, 8), ir.Undefined)
         for i in range(8):
             at = builder.add(address, builder.mul(stride, ir.Constant(I64, i)))
-            found = builder.insert_element(found, builder.load(pointer(builder, at, half), align=1), ir.Constant(I32, i))
-        return builder.fpext(found, _f32x8.ir)
+            found = builder.insert_element(found, builder.load(pointer(builder, at, I32), align=1), ir.Constant(I32, i))
+        return builder.fpext(builder.bitcast(found, ir.VectorType(ir.HalfType(), 16)), _f32x16.ir)
 
-    return _f32x8(types.intp, types.intp), code
+    return _f32x16(types.intp, types.intp), code

@@ -34,6 +34,20 @@ class Target:
         return 8 if self.lowering == "avx512-vnni" else 4
 
     @property
+    def has_affine_u8(self) -> bool:
+        """Whether any bit field of a byte is one instruction away (GFNI), at the registers' full width."""
+        return self.lowering == "avx512-vnni" and (
+            ("+gfni" in self.features) if self.features else self.cpu not in ("cascadelake", "cooperlake")
+        )
+
+    @property
+    def has_byte_permute(self) -> bool:
+        """Whether bytes move anywhere within 512 bits in one instruction (VBMI)."""
+        return self.lowering == "avx512-vnni" and (
+            ("+avx512vbmi" in self.features.split(",")) if self.features else self.cpu not in ("cascadelake", "cooperlake")
+        )
+
+    @property
     def dots_any_u8(self) -> bool:
         """Whether the unsigned side of the int8 dot may use all eight bits; otherwise it must stay below 128."""
         return self.lowering in ("avx512-vnni", "avx-vnni", "portable")

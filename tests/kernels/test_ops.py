@@ -27,6 +27,18 @@ def test_rms_norm(k: int, n_tokens: int):
     assert np.allclose(out, want, rtol=2**-20, atol=2**-24)
 
 
+def check_token_by_itself(kind: str, data: np.ndarray, scale: np.ndarray, sums_32: np.ndarray, sums_16: np.ndarray):
+    """What lies behind the integers of a token that is in no tile; sums_16 of integers."""
+    if kind == "int8_32":
+        pairs = data[: len(scale) // 4].view(np.float32).reshape(-1, 2)
+        assert np.array_equal(pairs[:, 0], scale[::32])
+        assert np.allclose(pairs[:, 1], sums_32, rtol=1e-5, atol=1e-6)
+    else:
+        steps, sums = data[: len(scale) // 64], data[len(scale) // 64 : len(scale) // 64 + len(scale) // 8]
+        assert np.array_equal(steps.view(np.float32), scale[::256])
+        assert np.array_equal(sums.view(np.int16), sums_16)
+
+
 @pytest.mark.parametrize("kind", ["int8_32", "int8_256", "float32"])
 @pytest.mark.parametrize("n_tokens", [1, TILED_FROM - 1, TILED_FROM, 13])
 def test_activations_lie_as_described_and_fused_forms_write_the_same(kind: str, n_tokens: int):
@@ -42,6 +54,10 @@ def test_activations_lie_as_described_and_fused_forms_write_the_same(kind: str, 
             continue
         q, scale = quantized(x[token : token + 1], int(kind.removeprefix("int8_")))
         got = tile[: k * width].view(np.int8).reshape(k // 4, width, 4)[:, lane].reshape(-1)
+        if width == 1:
+            assert np.array_equal(got, q[0])
+            check_token_by_itself(kind, tile[k:], scale[0], (q * scale).reshape(-1, 32).sum(1), q.reshape(-1, 16).sum(1))
+            continue
         rest = tile[k * width :].view(np.float32)
         scales, sums_32, sums_16 = np.split(rest.reshape(-1, width)[:, lane], [k // 32, k // 16])
         assert np.array_equal(got, q[0])
