@@ -117,23 +117,24 @@ smaller = _integer_pair("min")
 
 
 @intrinsic
-def transpose(typing, upper, lower, stride, target):
-    """Sixteen rows of sixteen float32 become sixteen vectors at `target`: vector i holds value i of every row.
+def transpose(typing, upper, lower, stride, target, step):
+    """Sixteen rows of sixteen float32 become sixteen vectors: the one at `target` + i * step holds value i of every row.
 
-    Rows 0..7 lie at `upper` + r * stride, rows 8..15 at `lower` + r * stride, in bytes; `target` takes 1024 bytes.
+    Rows 0..7 lie at `upper` + r * stride, rows 8..15 at `lower` + r * stride; stride and step are in bytes.
     """
 
     def code(context, builder, signature, args):
-        upper, lower, stride, target = args
+        upper, lower, stride, target, step = args
         rows = []
         for r in range(_SIXTEEN_LANES):
             address = builder.add(upper if r < 8 else lower, builder.mul(stride, ir.Constant(I64, r % 8)))
             rows.append(builder.load(pointer(builder, address, f32x16.ir), align=1))
         for i, column in enumerate(_transposed(builder, rows)):
-            builder.store(column, pointer(builder, builder.add(target, ir.Constant(I64, 64 * i)), f32x16.ir), align=1)
+            address = builder.add(target, builder.mul(step, ir.Constant(I64, i)))
+            builder.store(column, pointer(builder, address, f32x16.ir), align=1)
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp, types.intp), code
+    return types.void(types.intp, types.intp, types.intp, types.intp, types.intp), code
 
 
 def _transposed(builder, rows: list) -> list:

@@ -106,16 +106,17 @@ def test_signs_are_copied():
 
 
 @njit
-def transpose(upper, lower, stride, target):
-    lanes.transpose(upper, lower, stride, target)
+def transpose(upper, lower, stride, target, step):
+    lanes.transpose(upper, lower, stride, target, step)
 
 
-@pytest.mark.parametrize("columns", [16, 32, 50])
-def test_rows_become_lanes(columns: int):
+@pytest.mark.parametrize(("columns", "width"), [(16, 16), (32, 32), (50, 19)])
+def test_rows_become_lanes(columns: int, width: int):
     upper, lower = np.random.default_rng(2).standard_normal((2, 8, columns)).astype(np.float32)
-    out = np.zeros((16, 16), np.float32)
-    transpose(at(upper), at(lower), 4 * columns, at(out))
-    assert np.array_equal(out, np.concatenate((upper, lower))[:, :16].T)
+    out = np.zeros((16, width), np.float32)
+    transpose(at(upper), at(lower), 4 * columns, at(out), 4 * width)
+    assert np.array_equal(out[:, :16], np.concatenate((upper, lower))[:, :16].T)
+    assert not out[:, 16:].any()
 
 
 _room = lanes.scratch(256)

@@ -1,4 +1,4 @@
-"""Q6_K: the search of `ggpy.blocks.q6_k`, the sixteen sub-blocks of a super-block side by side in lanes."""
+"""Q6_K: the search of `ggpy.blocks.q6_k`, the sub-blocks of one or two super-blocks side by side in lanes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,31 @@ import numpy as np
 
 from ggpy.blocks.q6_k import CENTRE, NOTHING, Q6_K
 from ggpy.kernels.encode.chunks import encoder
-from ggpy.kernels.encode.rounding import nearest_int, nearest_scalar, rounded_quants, splat_f32, splat_i32, to_u8
+from ggpy.kernels.encode.rounding import nearest_int, nearest_scalar, splat_f32, splat_i32, to_u8
+from ggpy.kernels.encode.wide import LANES, VECTOR_BYTES, load_wide, signed_rounding, splat_wide, store_wide, wide_constant
 from ggpy.kernels.options import inline
 from ggpy.simd.arithmetic import absolute
 from ggpy.simd.lanes import larger, scratch, smaller, transpose, where_equal, where_less
-from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8x32, store_f16, store_f32x16, store_i8, store_u8x16, store_u8x32
-from ggpy.simd.vectors import constant, f32x16, i32x16, u8x32
+from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8x32, store_f16, store_i8, store_u8x16, store_u8x32
+from ggpy.simd.vectors import constant, i32x16, u8x32
 
-BLOCK_BYTES, SUB_BLOCK_BYTES = Q6_K.block_bytes, 64  # a sub-block of float32 values
+BLOCK_BYTES = Q6_K.block_bytes
+SUPER_BLOCK_BYTES, SUB_BLOCK_BYTES = 1024, 64  # of float32 values
 QH, SCALES, D = 128, 192, 208  # where the fields after ql begin
 LEAST, LARGEST = -CENTRE, CENTRE - 1
 ZERO, ONE, TENTH = np.float32(0), np.float32(1), np.float32(0.1)
 
-_zero, _never = constant(f32x16, 0.0), constant(f32x16, -np.inf)
-_nothing, _centre = constant(f32x16, float(NOTHING)), constant(i32x16, CENTRE)
+TOGETHER = LANES // 16  # super-blocks
+SUB_VECTORS = 16 * VECTOR_BYTES  # value 0..15 of every sub-block
+
+_zero, _never = wide_constant(0.0), wide_constant(-np.inf)
+_nothing, _centre = wide_constant(float(NOTHING)), constant(i32x16, CENTRE)
 _low_bits, _two, _four = constant(u8x32, 15), constant(u8x32, 2), constant(u8x32, 4)
 _six = constant(u8x32, 6)
+_rounded = signed_rounding(LEAST, LARGEST)
 
-_lanes = scratch(1024)  # sixteen vectors: value i of every sub-block
-_found = scratch(3 * 64)  # scale, inverse scale of the kept quants, value of the largest magnitude
+_lanes = scratch(3 * SUB_VECTORS)  # values, squares, cubes
+_found = scratch(3 * VECTOR_BYTES)  # scale, inverse scale of the kept quants, value of the largest magnitude
 _quants = scratch(256)
 
 
@@ -32,39 +38,40 @@ _quants = scratch(256)
 def _sums(lanes, inverse):
     """Weighted sums of x * quant and quant * quant per lane, the weights being squares."""
     sum_xl, sum_l2 = _zero(), _zero()
-    for i in range(0, 1024, 64):
-        x = load_f32x16(lanes + i)
-        l = rounded_quants(inverse * x, LEAST, LARGEST)
-        w = x * x
-        sum_xl = sum_xl + (w * x) * l
-        sum_l2 = sum_l2 + (w * l) * l
+    for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+        l = _rounded(inverse * load_wide(lanes + i))
+        sum_xl = sum_xl + load_wide(lanes + 2 * SUB_VECTORS + i) * l
+        sum_l2 = sum_l2 + (load_wide(lanes + SUB_VECTORS + i) * l) * l
     return sum_xl, sum_l2
 
 
 @inline
 def _find(lanes, found):
-    """For the sixteen sub-blocks in `lanes`, write `found`."""
+    """For the sub-blocks in `lanes`, write `found`. What is below NOTHING computes nonsense that is put right at the end."""
     peak, most = _zero(), _zero()
-    for i in range(0, 1024, 64):
-        x = load_f32x16(lanes + i)
+    for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+        x = load_wide(lanes + i)
+        square = x * x
+        store_wide(lanes + SUB_VECTORS + i, square)
+        store_wide(lanes + 2 * SUB_VECTORS + i, square * x)
         peak, most = where_less(most, absolute(x), x, peak), where_less(most, absolute(x), absolute(x), most)
 
-    kept = splat_f32(np.float32(-CENTRE)) / peak
+    kept = splat_wide(np.float32(-CENTRE)) / peak
     sum_xl, sum_l2 = _sums(lanes, kept)
     scale = where_equal(sum_l2, _zero(), _zero(), sum_xl / sum_l2)
     best = scale * sum_xl
     for k in range(-9, 10):
         if k != 0:
-            inverse = splat_f32(-(np.float32(CENTRE) + TENTH * np.float32(k))) / peak
+            inverse = splat_wide(-(np.float32(CENTRE) + TENTH * np.float32(k))) / peak
             sum_xl, sum_l2 = _sums(lanes, inverse)
             explained, bar = where_less(_zero(), sum_l2, sum_xl * sum_xl, _never()), best * sum_l2
             scale = where_less(bar, explained, sum_xl / sum_l2, scale)
             kept = where_less(bar, explained, inverse, kept)
             best = where_less(bar, explained, scale * sum_xl, best)
 
-    store_f32x16(found, where_less(most, _nothing(), _zero(), scale))
-    store_f32x16(found + 64, kept)
-    store_f32x16(found + 128, most)
+    store_wide(found, where_less(most, _nothing(), _zero(), scale))
+    store_wide(found + VECTOR_BYTES, kept)
+    store_wide(found + 2 * VECTOR_BYTES, most)
 
 
 @inline
@@ -92,12 +99,9 @@ def _store_quants(target, quants):
 
 
 @inline
-def encode_block(source, target, count):
-    lanes, found, quants = _lanes(), _found(), _quants()
-    transpose(source, source + 8 * SUB_BLOCK_BYTES, SUB_BLOCK_BYTES, lanes)
-    _find(lanes, found)
-
-    peak = ZERO
+def _store_block(source, target, found):
+    """One super-block; `found` points at the first of its sixteen lanes."""
+    quants, peak = _quants(), ZERO
     for j in range(0, 64, 4):
         scale = load_f32(found + j)
         peak = scale if abs(scale) > abs(peak) else peak
@@ -112,8 +116,20 @@ def encode_block(source, target, count):
         at = found + 4 * j
         scale = min(nearest_scalar(inverse * load_f32(at)), 127)
         store_i8(target + SCALES + j, np.int8(scale))
-        _round_sub_block(source + SUB_BLOCK_BYTES * j, quants + 16 * j, d * np.float32(scale), load_f32(at + 64), load_f32(at + 128))
+        kept, most = load_f32(at + VECTOR_BYTES), load_f32(at + 2 * VECTOR_BYTES)
+        _round_sub_block(source + SUB_BLOCK_BYTES * j, quants + 16 * j, d * np.float32(scale), kept, most)
     _store_quants(target, quants)
 
 
-encode = encoder(encode_block, Q6_K.block_values, BLOCK_BYTES)
+@inline
+def encode_together(source, target, count):
+    lanes, found = _lanes(), _found()
+    for i in range(TOGETHER):  # where there are fewer super-blocks, the last fills the lanes
+        block = source + SUPER_BLOCK_BYTES * min(i, count - 1)
+        transpose(block, block + 8 * SUB_BLOCK_BYTES, SUB_BLOCK_BYTES, lanes + 64 * i, VECTOR_BYTES)
+    _find(lanes, found)
+    for i in range(count):
+        _store_block(source + SUPER_BLOCK_BYTES * i, target + BLOCK_BYTES * i, found + 64 * i)
+
+
+encode = encoder(encode_together, Q6_K.block_values, BLOCK_BYTES, TOGETHER)

@@ -7,11 +7,10 @@ from numba.core import types
 
 from ggpy.kernels.options import inline
 from ggpy.simd.arithmetic import absolute
-from ggpy.simd.lanes import copy_sign, larger, smaller, where_less
+from ggpy.simd.lanes import copy_sign, where_less
 from ggpy.simd.vectors import bitcast, constant, convert, f32x16, i32x16, splat, u8x16
 
 _as_int = bitcast(f32x16, i32x16)
-_as_float = bitcast(i32x16, f32x16)
 _scalar_as_int = bitcast(types.float32, types.int32)
 _to_i32 = convert(f32x16, i32x16)
 _zero = constant(f32x16, 0.0)
@@ -21,7 +20,6 @@ MAGIC = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves the rounded inte
 _magic = constant(f32x16, float(MAGIC))
 _mantissa = constant(i32x16, 0x007FFFFF)
 _bias = constant(i32x16, 0x00400000)
-_exponent = constant(i32x16, 0x4B000000)  # of 2**23
 
 splat_f32 = splat(f32x16)
 splat_i32 = splat(i32x16)
@@ -51,14 +49,6 @@ def nearest_int(values):
 def nearest_scalar(value):
     """`nearest_int` of one float32."""
     return (_scalar_as_int(value + MAGIC) & 0x007FFFFF) - 0x00400000
-
-
-@inline
-def rounded_quants(values, least, largest):
-    """`nearest_int` kept within least..largest, as float32: the mantissa bits are clamped and read as a float 12582912 too large."""
-    bits = _as_int(values + _magic()) & _mantissa()
-    bits = larger(smaller(bits, _bias() + splat_i32(largest)), _bias() + splat_i32(least))
-    return _as_float(bits | _exponent()) - _magic()
 
 
 @inline

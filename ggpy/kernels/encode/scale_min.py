@@ -1,4 +1,4 @@
-"""Super-blocks of Q4_K and Q5_K: the search of `ggpy.blocks.scale_min`, sixteen sub-blocks (two super-blocks) side by side in lanes.
+"""Super-blocks of Q4_K and Q5_K: the search of `ggpy.blocks.scale_min`, the sub-blocks of several super-blocks side by side in lanes.
 
 Each lane does what the reference does for its sub-block, one value after the other, so every sum has ggml's order.
 """
@@ -12,22 +12,36 @@ import numpy as np
 from ggpy.blocks import BlockFormat
 from ggpy.blocks.scale_min import Search
 from ggpy.kernels.encode.chunks import encoder
-from ggpy.kernels.encode.rounding import nearest_int, nearest_scalar, rounded_quants, splat_f32, splat_i32, to_u8
+from ggpy.kernels.encode.rounding import nearest_int, nearest_scalar, splat_f32, splat_i32, to_u8
+from ggpy.kernels.encode.wide import (
+    LANES,
+    VECTOR_BYTES,
+    all_below,
+    load_wide,
+    rounding,
+    small_rounding,
+    splat_wide,
+    store_wide,
+    wide_constant,
+)
 from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import absolute, square_root
-from ggpy.simd.lanes import larger, scratch, smaller, transpose, where_less
-from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8, store_f16, store_f32x16, store_u8, store_u8x16
-from ggpy.simd.vectors import constant, f32x16, i32x16
+from ggpy.simd.lanes import lanes_less, larger, scratch, smaller, transpose, where_less
+from ggpy.simd.memory import load_f16, load_f32, load_f32x16, load_u8, store_f16, store_u8, store_u8x16
+from ggpy.simd.vectors import constant, i32x16
 
 SUPER_BLOCK_BYTES, SUB_BLOCK_BYTES = 1024, 128  # of float32 values
+TOGETHER = LANES // 8  # super-blocks
+SUB_VECTORS = 32 * VECTOR_BYTES  # value 0..31 of every sub-block
 ZERO, SIX_BITS = np.float32(0), np.float32(63)
 
-_zero, _one, _infinite = constant(f32x16, 0.0), constant(f32x16, 1.0), constant(f32x16, np.inf)
-_sub_values = constant(f32x16, 32.0)
+_zero, _one, _infinite = wide_constant(0.0), wide_constant(1.0), wide_constant(np.inf)
+_sub_values = wide_constant(32.0)
+_are_small = all_below(2.0**21)
 _no_quant = constant(i32x16, 0)
 
-_lanes = scratch(3 * 2048)  # values, weights, trial quants: 32 vectors of float32 each
-_found = scratch(4 * 64)  # scale, negated min, and what the kept quants were rounded with: inverse scale, min
+_lanes = scratch(3 * SUB_VECTORS)  # values, weights, trial quants
+_found = scratch(4 * VECTOR_BYTES)  # scale, negated min, and what the kept quants were rounded with: inverse scale, min
 _sixes = scratch(16)  # scales, mins
 _quants = scratch(256)
 
@@ -36,9 +50,9 @@ _quants = scratch(256)
 def _error(lanes, scale, low, quants):
     """Weighted squared error of scale * quants + low, per lane; `quants` is the address of 32 vectors."""
     total = _zero()
-    for i in range(0, 2048, 64):
-        off = (scale * load_f32x16(quants + i) + low) - load_f32x16(lanes + i)
-        total = total + load_f32x16(lanes + 2048 + i) * (off * off)
+    for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+        off = (scale * load_wide(quants + i) + low) - load_wide(lanes + i)
+        total = total + load_wide(lanes + SUB_VECTORS + i) * (off * off)
     return total
 
 
@@ -76,62 +90,75 @@ def super_block_encoder(block_format: BlockFormat, search: Search, store_quants:
     block_bytes = block_format.block_bytes
     first, step, most = np.float32(search.first), np.float32(search.step), np.float32(search.largest)
 
+    def summing(rounded: Callable) -> Callable:
+        @inline
+        def sums(lanes, inverse, low):
+            """Writes the trial quants; weighted sums of quant, quant * quant, quant * x per lane."""
+            sum_l, sum_l2, sum_xl = _zero(), _zero(), _zero()
+            for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+                x = load_wide(lanes + i)
+                l = rounded(inverse * (x - low))
+                store_wide(lanes + 2 * SUB_VECTORS + i, l)
+                wl = load_wide(lanes + SUB_VECTORS + i) * l
+                sum_l, sum_l2, sum_xl = sum_l + wl, sum_l2 + wl * l, sum_xl + wl * x
+            return sum_l, sum_l2, sum_xl
+
+        return sums
+
+    sums_of_all, sums_of_small = summing(rounding(largest)), summing(small_rounding(largest))
+
     @inline
-    def round_lanes(lanes, trial, inverse, low):
-        """Trial quants of the sixteen sub-blocks."""
-        for i in range(0, 2048, 64):
-            store_f32x16(trial + i, rounded_quants(inverse * (load_f32x16(lanes + i) - low), 0, largest))
+    def trial_sums(lanes, inverse, low, least, high):
+        """`sums` of sub-blocks with the smallest value `least` and the largest `high`, between whose scaled values all others lie."""
+        if _are_small(inverse * (least - low)) and _are_small(inverse * (high - low)):
+            return sums_of_small(lanes, inverse, low)
+        return sums_of_all(lanes, inverse, low)
 
     @inline
     def find(lanes, found):
-        """For the sixteen sub-blocks in `lanes`, write `found`."""
-        weights, trial = lanes + 2048, lanes + 4096
-        squares, low, high = _zero(), load_f32x16(lanes), load_f32x16(lanes)
-        for i in range(0, 2048, 64):
-            x = load_f32x16(lanes + i)
+        """For the sub-blocks in `lanes`, write `found`."""
+        squares, least, high = _zero(), load_wide(lanes), load_wide(lanes)
+        for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+            x = load_wide(lanes + i)
             squares = squares + x * x
-            low, high = where_less(x, low, x, low), where_less(high, x, x, high)
-        low = where_less(_zero(), low, _zero(), low)
+            least, high = where_less(x, least, x, least), where_less(high, x, x, high)
+        low = where_less(_zero(), least, _zero(), least)
         rms = square_root(squares / _sub_values())
 
         sum_w, sum_x = _zero(), _zero()
-        for i in range(0, 2048, 64):
-            x = load_f32x16(lanes + i)
+        for i in range(0, SUB_VECTORS, VECTOR_BYTES):
+            x = load_wide(lanes + i)
             w = rms + absolute(x)
-            store_f32x16(weights + i, w)
+            store_wide(lanes + SUB_VECTORS + i, w)
             sum_w, sum_x = sum_w + w, sum_x + w * x
 
-        inverse, anchor = splat_f32(most) / (high - low), low
+        inverse, anchor = splat_wide(most) / (high - low), low
         scale = _one() / inverse
-        round_lanes(lanes, trial, inverse, low)
-        least = _error(lanes, scale, low, trial)
+        trial_sums(lanes, inverse, low, least, high)
+        trial = lanes + 2 * SUB_VECTORS
+        least_error = _error(lanes, scale, low, trial)
 
         for k in range(n_trials):
             spread = (first + step * np.float32(k)) + most
-            trial_inverse = splat_f32(spread) / (high - low)
-            sum_l, sum_l2, sum_xl = _zero(), _zero(), _zero()
-            for i in range(0, 2048, 64):
-                x = load_f32x16(lanes + i)
-                l = rounded_quants(trial_inverse * (x - low), 0, largest)
-                store_f32x16(trial + i, l)
-                wl = load_f32x16(weights + i) * l
-                sum_l, sum_l2, sum_xl = sum_l + wl, sum_l2 + wl * l, sum_xl + wl * x
+            trial_inverse = splat_wide(spread) / (high - low)
+            sum_l, sum_l2, sum_xl = trial_sums(lanes, trial_inverse, low, least, high)
             determinant = sum_w * sum_l2 - sum_l * sum_l
             trial_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
             trial_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-            trial_scale = where_less(_zero(), trial_low, sum_xl / sum_l2, trial_scale)
-            trial_low = where_less(_zero(), trial_low, _zero(), trial_low)
+            if lanes_less(_zero(), trial_low) != 0:
+                trial_scale = where_less(_zero(), trial_low, sum_xl / sum_l2, trial_scale)
+                trial_low = where_less(_zero(), trial_low, _zero(), trial_low)
             error = where_less(_zero(), determinant, _error(lanes, trial_scale, trial_low, trial), _infinite())
-            inverse = where_less(error, least, trial_inverse, inverse)
-            anchor = where_less(error, least, low, anchor)
-            scale = where_less(error, least, trial_scale, scale)
-            low = where_less(error, least, trial_low, low)
-            least = where_less(error, least, error, least)
+            inverse = where_less(error, least_error, trial_inverse, inverse)
+            anchor = where_less(error, least_error, low, anchor)
+            scale = where_less(error, least_error, trial_scale, scale)
+            low = where_less(error, least_error, trial_low, low)
+            least_error = where_less(error, least_error, error, least_error)
 
-        store_f32x16(found, scale)
-        store_f32x16(found + 64, _zero() - low)
-        store_f32x16(found + 128, inverse)
-        store_f32x16(found + 192, anchor)
+        store_wide(found, scale)
+        store_wide(found + VECTOR_BYTES, _zero() - low)
+        store_wide(found + 2 * VECTOR_BYTES, inverse)
+        store_wide(found + 3 * VECTOR_BYTES, anchor)
 
     @inline
     def round_sub_block(source, quants, d, dm, inverse, anchor):
@@ -148,30 +175,30 @@ def super_block_encoder(block_format: BlockFormat, search: Search, store_quants:
     def store_block(source, target, found):
         """One super-block; `found` points at the first of its eight lanes."""
         sixes, quants = _sixes(), _quants()
-        largest_scale, largest_min = _largest_of_eight(found), _largest_of_eight(found + 64)
+        largest_scale, largest_min = _largest_of_eight(found), _largest_of_eight(found + VECTOR_BYTES)
         store_f16(target, largest_scale / SIX_BITS)
         store_f16(target + 2, largest_min / SIX_BITS)
         d, dmin = load_f16(target), load_f16(target + 2)
         for j in range(8):
             at = found + 4 * j
-            scale, minimum = _six_bits(load_f32(at), largest_scale), _six_bits(load_f32(at + 64), largest_min)
+            scale, minimum = _six_bits(load_f32(at), largest_scale), _six_bits(load_f32(at + VECTOR_BYTES), largest_min)
             store_u8(sixes + j, np.uint8(scale))
             store_u8(sixes + 8 + j, np.uint8(minimum))
             stored_scale, stored_min = d * np.float32(scale), dmin * np.float32(minimum)
-            inverse, anchor = load_f32(at + 128), load_f32(at + 192)
+            inverse, anchor = load_f32(at + 2 * VECTOR_BYTES), load_f32(at + 3 * VECTOR_BYTES)
             round_sub_block(source + SUB_BLOCK_BYTES * j, quants + 32 * j, stored_scale, stored_min, inverse, anchor)
         _store_six_bits(target + 4, sixes)
         store_quants(target, quants)
 
     @inline
-    def encode_pair(source, target, count):
+    def encode_together(source, target, count):
         lanes, found = _lanes(), _found()
-        other = source + SUPER_BLOCK_BYTES * (count - 1)  # a super-block alone fills both halves of the lanes
-        transpose(source, other, SUB_BLOCK_BYTES, lanes)
-        transpose(source + 64, other + 64, SUB_BLOCK_BYTES, lanes + 1024)
+        for i in range(0, TOGETHER, 2):  # where there are fewer super-blocks, the last fills the lanes
+            one, other = source + SUPER_BLOCK_BYTES * min(i, count - 1), source + SUPER_BLOCK_BYTES * min(i + 1, count - 1)
+            transpose(one, other, SUB_BLOCK_BYTES, lanes + 32 * i, VECTOR_BYTES)
+            transpose(one + 64, other + 64, SUB_BLOCK_BYTES, lanes + 16 * VECTOR_BYTES + 32 * i, VECTOR_BYTES)
         find(lanes, found)
-        store_block(source, target, found)
-        if count == 2:
-            store_block(other, target + block_bytes, found + 32)
+        for i in range(count):
+            store_block(source + SUPER_BLOCK_BYTES * i, target + block_bytes * i, found + 32 * i)
 
-    return encoder(encode_pair, block_format.block_values, block_bytes, together=2)
+    return encoder(encode_together, block_format.block_values, block_bytes, together=TOGETHER)
