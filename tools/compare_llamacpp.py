@@ -6,8 +6,9 @@
 
 All take turns, a round each, so that what else the machine does hits all alike; each is a process of its own that warms up and measures
 once. What counts is the ratio: the median of the rounds' ratios, with the smallest and largest, to the fastest of all peers and modes.
-Modes are llama.cpp's settings: default, norepack (weights stay as in the file), nofa (no flash attention). A llama.cpp that was
-built without instructions which this CPU has is said so: ratios to it flatter. "Of the limit" is ggpy-bench's share.
+Modes are llama.cpp's settings: default, norepack (weights stay as in the file), nofa (no flash attention). A llama.cpp that was built
+without instructions which this CPU has, and which --ggpy-env has not taken from ggpy either, is said so: ratios to it flatter. "Of the
+limit" is ggpy-bench's share.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comparison import digits, ggpy_command, ggpy_environment, in_turn, markdown, round_ratios, run_json, spread
+from comparison import digits, ggpy_command, ggpy_environment, in_turn, markdown, round_ratios, run_json, run_text, spread
 from llama_peers import MODES, Key, Peer, find_peer, this_host, warning
 
 OURS = "ggpy"
@@ -33,6 +34,12 @@ def ggpy_bench(args: argparse.Namespace) -> dict[str, Any]:
     """What one run of ggpy-bench reports."""
     options = ["-p", args.prefill, "-n", args.decode, "--depth", args.depth, "--threads", args.threads, "--repetitions", 1, "--json"]
     return run_json(ggpy_command("bench", args.model, *options), ggpy_environment(args.ggpy_env))
+
+
+def lowering(settings: Sequence[str]) -> str:
+    """What ggpy's kernels are compiled to in an environment."""
+    code = "from ggpy.simd.target import target; print(target().lowering)"
+    return run_text([sys.executable, "-c", code], ggpy_environment(settings)).strip()
 
 
 def fastest(rounds: Rounds, key: Key) -> str:
@@ -102,7 +109,8 @@ def main() -> None:
     if len({peer.name for peer in peers}) < len(peers):
         raise SystemExit("several peers have the same name; give each one: NAME=PATH")
     host, built = this_host(), {peer.name: peer.features() for peer in peers}
-    warnings = [text for peer in peers if (text := warning(peer, host, built[peer.name]))]
+    held_to = lowering(args.ggpy_env) if args.ggpy_env else None
+    warnings = [text for peer in peers if (text := warning(peer, host, built[peer.name], held_to))]
     print(*warnings, sep="\n", file=sys.stderr)
     modes = {peer.name: ["default"] if peer.program == "llama_cpp" else args.modes.split(",") for peer in peers}
     contestants = {

@@ -45,6 +45,15 @@ FEATURES = {  # llama.cpp's name -> Linux's, in /proc/cpuinfo
     "sve": "sve",
 }
 
+_AVX512 = frozenset(("avx512", "avx512_vbmi", "avx512_vnni", "avx512_bf16"))
+LEFT_UNUSED = {  # what ggpy's lowerings do without
+    "avx512-vnni": frozenset(("amx_int8",)),
+    "avx-vnni": _AVX512 | {"amx_int8"},
+    "avx2": _AVX512 | {"amx_int8", "avx_vnni"},
+    "neon-dot": frozenset(("matmul_int8", "sve")),
+    "portable": frozenset(FEATURES),
+}
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -102,11 +111,12 @@ def this_host() -> list[str]:
         return []
 
 
-def warning(peer: Peer, host: Sequence[str], built: Sequence[str]) -> str | None:
-    """What is to be said of a build that leaves instructions of the host unused, else None."""
+def warning(peer: Peer, host: Sequence[str], built: Sequence[str], held_to: str | None = None) -> str | None:
+    """What is to be said of a build that leaves instructions of the host unused, else None. held_to: the lowering that ggpy was told to
+    use: what that leaves unused, too, need not be in the build."""
     if not built:
         return f"WARNING: {peer.name} does not say what of the CPU it uses; if that is less than there is, ratios flatter ggpy"
-    missing = [name for name in host if name not in built]
+    missing = [name for name in host if name not in built and name not in LEFT_UNUSED.get(held_to or "", ())]
     if missing:
         return f"WARNING: {peer.name} was built without {', '.join(missing)}, which this CPU has: ratios to it flatter ggpy"
     return None

@@ -10,8 +10,10 @@ import comparison
 import llama_module_bench
 import llama_peers
 import pytest
-from compare_llamacpp import fastest, table
+from compare_llamacpp import fastest, lowering, table
 from llama_peers import Peer, find_peer, host_features, warning
+
+from ggpy.simd.target import LOWERINGS
 
 from .run_tool import run_tool
 
@@ -68,6 +70,15 @@ def test_a_build_without_instructions_of_the_host_is_warned_of():
     said = warning(peer, host, host[:-2])
     assert said and said.startswith("WARNING: old was built without avx512, avx512_vnni, which this CPU has")
     assert "does not say" in str(warning(peer, host, []))
+    assert warning(peer, host, host[:-2], held_to="avx2") is None  # ggpy does without them, too
+    assert "without f16c, which" in str(warning(peer, host, ["avx", "avx2", "fma", "bmi2"], held_to="avx2"))
+
+
+def test_every_lowering_is_known_and_an_environment_chooses_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("GGPY_SIMD", raising=False)
+    assert lowering(["GGPY_SIMD=portable"]) == "portable"
+    assert lowering(["NUMBA_CPU_NAME=haswell", "NUMBA_CPU_FEATURES="]) == "avx2"
+    assert {"avx2", "avx-vnni", "portable", "neon-dot"} <= llama_peers.LEFT_UNUSED.keys() <= set(LOWERINGS)
 
 
 def test_features_are_read_from_system_info():
