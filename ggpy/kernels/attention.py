@@ -1,12 +1,17 @@
 """Grouped-query attention (Ainslie et al., 2023) over the float16 cache, softmax in one pass (Milakov and Gimelshein, 2018).
 
-A unit of work is one key-value head with a tile of tokens: all query heads of the group walk the cache together, so each key and value is
-read and widened once for all of them. Queries are taken four at a time, the registers' worth; positions in blocks of 64, lanes being
-positions for scores and head dimensions for the weighted sum. A token at position p attends to positions 0 … p.
+The tokens of a batch come in segments: `count` tokens of the sequence in a slot of the cache, the first at `position`. A token at
+position p attends to positions 0 … p of its slot. A unit of work is one key-value head with a tile of up to TOKENS tokens of a segment:
+all query heads of the group walk the cache together in blocks of BLOCK positions. A segment of a single token is cut into chunks of CHUNK
+positions instead, each a unit and a block, so that threads share a long sequence evenly; the thread that finishes its last chunk adds
+them all up in their order (as Dao et al., Flash-Decoding, 2023, do on other machines). Where the cuts are does not depend on the threads.
 
 Words: 0 queries (tokens, heads, head_dim) float32, 1 out (same), 2 heads, 3 key-value heads, 4 head_dim, 5 key cache, 6 value cache
-(laid out as in `rope.py`), 7 positions in the cache, 8 address of the token count, 9 address of the first position, 10 address of the claim
-counter, 11 scale as float32 bits, 12 scratch, 13 scratch bytes per thread (see `scratch_bytes`).
+(laid out as in `rope.py`), 7 positions in a slot, 8 address of the number of segments, 9 segments (`segments.py`), 10 address of the claim
+counter, 11 scale as float32 bits, 12 scratch, 13 scratch bytes per thread, 14 partial results, 15 arrivals int64 (segments, key-value
+heads), zero before and after.
+
+A row of results is float32: head_dim sums rounded up to 16, sixteen lanes whose sum is the weights' total, the peak, 15 unused.
 """
 
 from __future__ import annotations
@@ -14,125 +19,161 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.claims import claim
-from ggpy.kernels.exponential import exp_f32x16
+from ggpy.kernels.exponential import exp2_f32x16
 from ggpy.kernels.options import inline, kernel
-from ggpy.simd.arithmetic import fma, max_f32, maximum, sum_f32, where_below
-from ggpy.simd.memory import load_f16x16, load_f32, load_f32x16, load_i64, store_f32, store_f32x16
-from ggpy.simd.vectors import constant, convert, extract, f16x16, f32x16, i32x16, splat
+from ggpy.kernels.segments import BLOCK, CHUNK, COUNT, FIRST, POSITION, SEGMENT_BYTES, SLOT, TOKENS
+from ggpy.simd.arithmetic import fma, sum_f32, where_below
+from ggpy.simd.lanes import largest_lane, where_less
+from ggpy.simd.memory import atomic_add, load_f32, load_f32x16, load_i64, store_f32, store_f32x16, store_i64
+from ggpy.simd.outer import outer
+from ggpy.simd.vectors import constant, f32x16, i32x16, splat
 
-BLOCK = 64
-TOKENS = 8  # tokens of a unit when there are many
-
-_zero, _all, _all_i32, _lane = constant(f32x16, 0.0), splat(f32x16), splat(i32x16), extract(f32x16)
+LOG2_E, LOWEST = np.float32(1.4426950408889634), np.float32(-1e30)
+_zero, _all, _all_i32 = constant(f32x16, 0.0), splat(f32x16), splat(i32x16)
 _lowest, _order = constant(f32x16, -1e30), constant(i32x16, list(range(16)))
-_widen = convert(f16x16, f32x16)
 
 
 @inline
-def _scores(q, head_dim, keys, scores):
-    """Four queries at q (4, head_dim) with the sixteen keys at `keys` (head_dim, 16); scores are BLOCK floats apart."""
-    a, b, c, d = _zero(), _zero(), _zero(), _zero()
-    row = 4 * head_dim
-    for i in range(head_dim):
-        key = _widen(load_f16x16(keys + 32 * i))
-        at = q + 4 * i
-        a = fma(key, _all(load_f32(at)), a)
-        b = fma(key, _all(load_f32(at + row)), b)
-        c = fma(key, _all(load_f32(at + 2 * row)), c)
-        d = fma(key, _all(load_f32(at + 3 * row)), d)
-    store_f32x16(scores, a)
-    store_f32x16(scores + 4 * BLOCK, b)
-    store_f32x16(scores + 8 * BLOCK, c)
-    store_f32x16(scores + 12 * BLOCK, d)
-
-
-@inline
-def _weigh(weights, count, values, padded, sums):
-    """Add to four sums (4, padded) the `count` values at `values` (count, padded), each times its weight."""
-    for e in range(0, padded, 16):
-        at = sums + 4 * e
-        a, b = load_f32x16(at), load_f32x16(at + 4 * padded)
-        c, d = load_f32x16(at + 8 * padded), load_f32x16(at + 12 * padded)
-        for j in range(count):
-            value = _widen(load_f16x16(values + 2 * (j * padded + e)))
-            w = weights + 4 * j
-            a = fma(value, _all(load_f32(w)), a)
-            b = fma(value, _all(load_f32(w + 4 * BLOCK)), b)
-            c = fma(value, _all(load_f32(w + 8 * BLOCK)), c)
-            d = fma(value, _all(load_f32(w + 12 * BLOCK)), d)
-        store_f32x16(at, a)
-        store_f32x16(at + 4 * padded, b)
-        store_f32x16(at + 8 * padded, c)
-        store_f32x16(at + 12 * padded, d)
-
-
-@inline
-def _soften(scores, limit, sums, padded, state):
-    """Scores of one block to weights against the running maximum; positions from `limit` on weigh nothing. state: maximum, total."""
-    highest = _lowest()
-    for i in range(0, BLOCK, 16):
-        s = where_below(_order(), _all_i32(np.int32(limit - i)), load_f32x16(scores + 4 * i), _lowest())
-        store_f32x16(scores + 4 * i, s)
-        highest = maximum(highest, s)
-    before = load_f32(state)
-    peak = maximum(before, max_f32(highest))
-    total = _zero()
-    for i in range(0, BLOCK, 16):
-        weight = exp_f32x16(load_f32x16(scores + 4 * i) - _all(peak))
-        weight = where_below(_order(), _all_i32(np.int32(limit - i)), weight, _zero())
+def _soften(scores, count, limit, row, padded):
+    """One query's `count` scores of a block, as powers of 2, to weights against the running peak; from `limit` on they are 0."""
+    limit = min(limit, count)
+    highest = _lowest()  # never NaN: what is compared with NaN is not less
+    for i in range(0, limit, 16):
+        s = load_f32x16(scores + 4 * i)
+        if limit - i < 16:
+            s = where_below(_order(), _all_i32(np.int32(limit - i)), s, _lowest())
+            store_f32x16(scores + 4 * i, s)
+        highest = where_less(highest, s, s, highest)
+    before = load_f32(row + 4 * padded + 64)
+    peak = max(before, largest_lane(highest))
+    if peak > before:
+        factor = exp2_f32x16(_all(before - peak))
+        for e in range(0, padded + 16, 16):
+            store_f32x16(row + 4 * e, load_f32x16(row + 4 * e) * factor)
+        store_f32(row + 4 * padded + 64, peak)
+    total = load_f32x16(row + 4 * padded)
+    for i in range(0, limit, 16):
+        s = load_f32x16(scores + 4 * i)
+        weight = exp2_f32x16(s - _all(peak))
         store_f32x16(scores + 4 * i, weight)
-        total = total + weight
-    factor = _lane(exp_f32x16(_all(before - peak)), 0)
-    store_f32(state, peak)
-    store_f32(state + 4, load_f32(state + 4) * factor + sum_f32(total))
-    if factor != np.float32(1):
-        for e in range(0, padded, 16):
-            store_f32x16(sums + 4 * e, load_f32x16(sums + 4 * e) * _all(factor))
+        total = fma(s, _zero(), total + weight)  # an infinite score makes it NaN
+    store_f32x16(row + 4 * padded, total)
+    for i in range((max(limit, 0) + 15) // 16 * 16, count, 16):
+        store_f32x16(scores + 4 * i, _zero())
+
+
+@inline
+def _take_queries(source, token_bytes, group, n_queries, head_dim, factor, q):
+    """Queries (tokens, group, head_dim), tokens `token_bytes` apart, times `factor` to q (n_queries, head_dim)."""
+    for m in range(n_queries):
+        x, y = source + m // group * token_bytes + 4 * head_dim * (m % group), q + 4 * head_dim * m
+        for i in range(0, head_dim // 16 * 16, 16):
+            store_f32x16(y + 4 * i, load_f32x16(x + 4 * i) * _all(factor))
+        for i in range(head_dim // 16 * 16, head_dim):
+            store_f32(y + 4 * i, load_f32(x + 4 * i) * factor)
+
+
+@inline
+def _clear(rows, n_queries, padded):
+    for m in range(n_queries):
+        row = rows + m * (4 * padded + 128)
+        for e in range(0, padded + 16, 16):
+            store_f32x16(row + 4 * e, _zero())
+        store_f32(row + 4 * padded + 64, LOWEST)
+
+
+@inline
+def _walk(q, n_queries, group, keys, values, head_dim, padded, first, last, block, position, scores, rows):
+    """Add positions first … last - 1 of one head, `block` at a time, to `rows`; the first query's token is at `position`."""
+    row_bytes = 4 * padded + 128
+    for start in range(first, last, block):
+        count = min(block, last - start)
+        vectors, k, v = (count + 15) // 16, keys + 2 * start * head_dim, values + 2 * start * padded
+        outer(n_queries, vectors, scores, 4 * block, k, 32, 32 * head_dim, q, 4 * head_dim, head_dim, 0)
+        for m in range(n_queries):
+            _soften(scores + 4 * block * m, count, position + m // group + 1 - start, rows + m * row_bytes, padded)
+        outer(n_queries, padded // 16, rows, row_bytes, v, 2 * padded, 32, scores, 4 * block, count, 1)
+
+
+@inline
+def _combine(partial, chunks, chunk_bytes, row, padded):
+    """Add up one query's results of all chunks, in their order, in `row`."""
+    peak = load_f32(partial + 4 * padded + 64)
+    for c in range(1, chunks):
+        peak = max(peak, load_f32(partial + c * chunk_bytes + 4 * padded + 64))
+    for e in range(0, padded + 16, 16):
+        store_f32x16(row + 4 * e, _zero())
+    for c in range(chunks):
+        source = partial + c * chunk_bytes
+        factor = exp2_f32x16(_all(load_f32(source + 4 * padded + 64) - peak))
+        for e in range(0, padded + 16, 16):
+            store_f32x16(row + 4 * e, fma(load_f32x16(source + 4 * e), factor, load_f32x16(row + 4 * e)))
+
+
+@inline
+def _write(row, padded, out, head_dim):
+    total = sum_f32(load_f32x16(row + 4 * padded))
+    for i in range(0, head_dim // 16 * 16, 16):
+        store_f32x16(out + 4 * i, load_f32x16(row + 4 * i) / _all(total))
+    for i in range(head_dim // 16 * 16, head_dim):
+        store_f32(out + 4 * i, load_f32(row + 4 * i) / total)
+
+
+@inline
+def _pieces(segment):
+    """What a key-value head's part of a segment is divided into: chunks of positions for a single token, else tiles of tokens."""
+    count, position = load_i64(segment + COUNT), load_i64(segment + POSITION)
+    return position // CHUNK + 1 if count == 1 else (count + TOKENS - 1) // TOKENS
 
 
 @kernel
 def attention(args, ith, crew):
     queries, out, heads, kv_heads = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     head_dim, key_cache, value_cache = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-    positions, n_tokens, start = load_i64(args + 56), load_i64(load_i64(args + 64)), load_i64(load_i64(args + 72))
-    counter, scale = load_i64(args + 80), load_f32(args + 88)
+    positions, n_segments, segments = load_i64(args + 56), load_i64(load_i64(args + 64)), load_i64(args + 72)
+    counter, factor = load_i64(args + 80), load_f32(args + 88) * LOG2_E
+    partials, arrivals = load_i64(args + 112), load_i64(args + 120)
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
-    most = (group * TOKENS + 3) // 4 * 4
+    row_bytes, most = 4 * padded + 128, group * TOKENS
+    chunk_bytes, head_chunks = group * row_bytes, (positions + CHUNK - 1) // CHUNK
     q = load_i64(args + 96) + ith * load_i64(args + 104)
-    scores = q + 4 * most * head_dim
-    sums = scores + 4 * most * BLOCK
-    state = sums + 4 * most * padded
-    tiles = (n_tokens + TOKENS - 1) // TOKENS
+    rows = q + 4 * most * padded
+    scores = rows + row_bytes * most
+    units = 0
+    for s in range(n_segments):
+        units += kv_heads * _pieces(segments + SEGMENT_BYTES * s)
+    passed, index, pieces = 0, -1, 0
     while True:
-        unit, after = claim(counter, crew, tiles * kv_heads, 1, 1)
-        if unit == after:
+        claimed, after = claim(counter, crew, units, 1, 1)
+        if claimed == after:
             return
-        head, first = unit % kv_heads, (tiles - 1 - unit // kv_heads) * TOKENS  # the longest first
-        tokens = min(TOKENS, n_tokens - first)
-        n_queries = tokens * group
-        whole = (n_queries + 3) // 4 * 4
-        for m in range(whole):
-            source = queries + 4 * head_dim * ((first + min(m, n_queries - 1) // group) * heads + head * group + m % group)
-            for i in range(head_dim):
-                store_f32(q + 4 * (m * head_dim + i), load_f32(source + 4 * i) * scale)
-            for e in range(0, padded, 16):
-                store_f32x16(sums + 4 * (m * padded + e), _zero())
-            store_f32(state + 8 * m, np.float32(-1e30))
-            store_f32(state + 8 * m + 4, np.float32(0))
-        keys = key_cache + 2 * head * positions * head_dim
-        values = value_cache + 2 * head * positions * padded
-        last = start + first + tokens
-        for block in range(0, last, BLOCK):
-            count = min(BLOCK, last - block)
-            for m in range(0, whole, 4):
-                for i in range(0, count, 16):
-                    _scores(q + 4 * m * head_dim, head_dim, keys + 2 * (block + i) * head_dim, scores + 4 * (m * BLOCK + i))
-                for n in range(m, m + 4):
-                    limit = start + first + min(n, n_queries - 1) // group + 1 - block
-                    _soften(scores + 4 * n * BLOCK, limit, sums + 4 * n * padded, padded, state + 8 * n)
-                _weigh(scores + 4 * m * BLOCK, count, values + 2 * block * padded, padded, sums + 4 * m * padded)
+        while claimed - passed >= kv_heads * pieces:
+            passed += kv_heads * pieces
+            index += 1
+            pieces = _pieces(segments + SEGMENT_BYTES * index)
+        unit, segment = claimed - passed, segments + SEGMENT_BYTES * index
+        slot, token = load_i64(segment + SLOT), load_i64(segment + FIRST)
+        count, position = load_i64(segment + COUNT), load_i64(segment + POSITION)
+        if count == 1:
+            head, chunk, tokens, block = unit // pieces, unit % pieces, 1, BLOCK
+            first, last, chunks = chunk * CHUNK, min(chunk * CHUNK + CHUNK, position + 1), pieces
+        else:
+            head, offset = unit % kv_heads, (pieces - 1 - unit // kv_heads) * TOKENS  # the longest first
+            tokens, block, token, position = min(TOKENS, count - offset), BLOCK, token + offset, position + offset
+            chunk, first, last, chunks = 0, 0, position + tokens, 1
+        source, n_queries, place = 4 * head_dim * (token * heads + head * group), tokens * group, slot * kv_heads + head
+        keys, values = key_cache + 2 * place * positions * head_dim, value_cache + 2 * place * positions * padded
+        partial = partials + (index * kv_heads + head) * head_chunks * chunk_bytes
+        result = partial + chunk * chunk_bytes if chunks > 1 else rows
+        _take_queries(queries + source, 4 * head_dim * heads, group, n_queries, head_dim, factor, q)
+        _clear(result, n_queries, padded)
+        _walk(q, n_queries, group, keys, values, head_dim, padded, first, last, block, position, scores, result)
+        if chunks > 1:
+            arrived = arrivals + 8 * (index * kv_heads + head)
+            if atomic_add(arrived, 1) != chunks - 1:
+                continue
+            store_i64(arrived, 0)
+            for m in range(group):
+                _combine(partial + m * row_bytes, chunks, chunk_bytes, rows + m * row_bytes, padded)
         for m in range(n_queries):
-            to = out + 4 * head_dim * ((first + m // group) * heads + head * group + m % group)
-            total = load_f32(state + 8 * m + 4)
-            for i in range(head_dim):
-                store_f32(to + 4 * i, load_f32(sums + 4 * (m * padded + i)) / total)
+            _write(rows + m * row_bytes, padded, out + source + 4 * head_dim * (m // group * heads + m % group), head_dim)

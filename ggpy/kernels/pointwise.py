@@ -2,8 +2,8 @@
 
 Words of silu_mul and its forms: 0 gate, 1 up (tokens, k) float32, 2 out, 3 k, 4 address of the token count, 5 scratch, 6 scratch bytes per
 thread (4 k; unused by `silu_mul`), 7 address of the claim counter. Words of add: 0 a, 1 b, 2 out, 3 k, 4 address of the token count,
-5 address of the claim counter. Words of take_rows: 0 x, 1 out, 2 k, 3 address of the count, 4 address of the first row, 5 address of the
-claim counter.
+5 address of the claim counter. Words of take_rows: 0 x, 1 out, 2 k, 3 address of the count, 4 the rows' numbers int64 (count), 5 address
+of the claim counter.
 """
 
 from __future__ import annotations
@@ -89,10 +89,12 @@ def add(args, ith, crew):
 @kernel
 def take_rows(args, ith, crew):
     x, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16)
-    count, start, counter = load_i64(load_i64(args + 24)), load_i64(load_i64(args + 32)), load_i64(args + 40)
+    count, rows, counter = load_i64(load_i64(args + 24)), load_i64(args + 32), load_i64(args + 40)
     while True:
         first, last = claim(counter, crew, count, 1, count)
         if first == last:
             return
-        for i in range(first * k, last * k):
-            store_f32(out + 4 * i, load_f32(x + 4 * (start * k + i)))
+        for row in range(first, last):
+            source, to = x + 4 * k * load_i64(rows + 8 * row), out + 4 * k * row
+            for i in range(k):
+                store_f32(to + 4 * i, load_f32(source + 4 * i))

@@ -4,13 +4,13 @@ Pair i of a head is turned by the angle whose cosine and sine stand in tables (t
 INTERLEAVED, halves (i, i + n_rot / 2) in mode HALVES; values past n_rot stay.
 
 Words of rope: 0 x (tokens, heads, head_dim) float32, 1 out, 2 heads, 3 head_dim, 4 n_rot, 5 mode, 6 cosines, 7 sines, 8 address of the
-token count, 9 address of the claim counter. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim,
-4 n_rot (0: keys are stored as they are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 address of the first position,
-10 key cache, 11 value cache, 12 positions in the cache, 13 scratch, 14 scratch bytes per thread (4 * head_dim), 15 address of the claim
-counter.
+token count, 9 address of the claim counter. Words of append: 0 keys, 1 values (tokens, heads, head_dim) float32, 2 heads, 3 head_dim, 4
+n_rot (0: keys are stored as they are), 5 mode, 6 cosines, 7 sines, 8 address of the token count, 9 places int64 (tokens, 2): slot and
+position of each, 10 key cache, 11 value cache, 12 positions in a slot, 13 scratch, 14 scratch bytes per thread (4 * head_dim), 15 address
+of the claim counter.
 
-The cache is float16. Keys: (heads, positions / 16, head_dim, 16), so that attention scores sixteen positions at once; values:
-(heads, positions, head_dim rounded up to 16).
+The cache is float16. Keys: (slots, heads, positions / 16, head_dim, 16), so that attention scores sixteen positions at once; values:
+(slots, heads, positions, head_dim rounded up to 16).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def rope(args, ith, crew):
 def append(args, ith, crew):
     keys, values, heads, head_dim = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     n_rot, mode, cosines, sines = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48), load_i64(args + 56)
-    units, start = load_i64(load_i64(args + 64)) * heads, load_i64(load_i64(args + 72))
+    units, places = load_i64(load_i64(args + 64)) * heads, load_i64(args + 72)
     key_cache, value_cache, positions = load_i64(args + 80), load_i64(args + 88), load_i64(args + 96)
     turned, padded = load_i64(args + 104) + ith * load_i64(args + 112), (head_dim + 15) // 16 * 16
     counter = load_i64(args + 120)
@@ -64,14 +64,15 @@ def append(args, ith, crew):
             return
         for unit in range(first, last):
             token, head = unit // heads, unit % heads
-            key, value, position = keys + 4 * unit * head_dim, values + 4 * unit * head_dim, start + token
+            key, value = keys + 4 * unit * head_dim, values + 4 * unit * head_dim
+            place, position = load_i64(places + 16 * token) * heads + head, load_i64(places + 16 * token + 8)
             if n_rot != 0:
                 table = token * (n_rot // 2) * 4
                 _rotate(key, turned, head_dim, n_rot, mode, cosines + table, sines + table)
                 key = turned
-            to = key_cache + 2 * (head * positions * head_dim + position // 16 * 16 * head_dim + position % 16)
+            to = key_cache + 2 * (place * positions * head_dim + position // 16 * 16 * head_dim + position % 16)
             for i in range(head_dim):
                 store_f16(to + 32 * i, load_f32(key + 4 * i))
-            to = value_cache + 2 * (head * positions + position) * padded
+            to = value_cache + 2 * (place * positions + position) * padded
             for i in range(head_dim):
                 store_f16(to + 2 * i, load_f32(value + 4 * i))

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ggpy.kernels import segments
 from ggpy.kernels.desks import MOST_UNITS, PIECE_BYTES
 from ggpy.kernels.kinds import activation_bytes, activation_kind, scratch_bytes
 from ggpy.runtime.compiled import KernelName
@@ -40,8 +41,9 @@ class Cache:
 class Word:
     """A word known only when the program is laid out.
 
-    kind: "count" (address of the number of rows), "position", "first_output" (addresses), "tokens" (the ids), "cosines", "sines" (of
-    `rope`), "positions" (in the cache), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads).
+    kind: "count" (address of the number of rows), "tokens" (the ids), "places" (slot and position of each token), "segments", "n_segments"
+    (address of their number), "output_rows" (their numbers), "cosines", "sines" (of `rope`), "positions" (in a slot of the cache),
+    "partials", "arrivals" (of `attention`), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads).
     """
 
     kind: str
@@ -51,7 +53,8 @@ class Word:
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One kernel call. words: integers, floats (passed as float32 bits), addresses of the kinds above. scratch: bytes per thread."""
+    """One kernel call. words: integers, floats (passed as float32 bits), addresses of the kinds above. scratch: bytes per thread;
+    heads: of attention, whose partial results they decide."""
 
     kernel: KernelName
     words: tuple[object, ...]
@@ -59,6 +62,7 @@ class Call:
     writes: tuple[object, ...]
     scratch: int = 0
     op: Op | None = None
+    heads: int = 0
 
 
 class Lowering:
@@ -200,7 +204,7 @@ class Lowering:
             self.shape.n_kv_heads,
             self.shape.head_dim,
             *turn,
-            Word("position"),
+            Word("places"),
             key_cache,
             value_cache,
             Word("positions"),
@@ -221,11 +225,11 @@ class Lowering:
         q, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
         heads = op.inputs[0].width // shape.head_dim
         key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
-        words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("count"),
-                 Word("position"), Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"))  # fmt: skip
-        queries = (heads // shape.n_kv_heads * 8 + 3) // 4 * 4
-        scratch = 4 * queries * (shape.head_dim + 64 + shape.padded_dim + 2)
-        self._call("attention", "attention", words, [q, key_cache, value_cache], [out], scratch, op)
+        words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("n_segments"),
+                 Word("segments"), Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"), Word("partials"),
+                 Word("arrivals"))  # fmt: skip
+        scratch = segments.scratch_bytes(heads // shape.n_kv_heads, shape.head_dim)
+        self.calls.append(Call(("attention", "attention"), words, (q, key_cache, value_cache), (out,), scratch, op, heads))
 
     def _add(self, op: Op) -> None:
         a, b, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])
@@ -234,5 +238,5 @@ class Lowering:
 
     def _outputs(self, op: Op) -> None:
         x, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
-        words = (x, out, op.outputs[0].width, Word("count", of_outputs=True), Word("first_output"), Word("counter"))
+        words = (x, out, op.outputs[0].width, Word("count", of_outputs=True), Word("output_rows"), Word("counter"))
         self._call("pointwise", "take_rows", words, [x], [out], op=op)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ggpy.kernels.desks import HELP, MEET, MOST_OPS
+from ggpy.kernels.segments import SEGMENT_WORDS, partial_bytes
 from ggpy.runtime.compiled import KernelName, OnCompile, kernel, prepare
-from ggpy.runtime.kv_cache import KVCache
+from ggpy.runtime.kv_cache import LINE, KVCache
 from ggpy.runtime.lowering import Buffer, Cache, Call, Lowering, Word
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.recorder import Recorder, Value
@@ -18,18 +20,26 @@ from ggpy.runtime.weights import Weight
 from ggpy.simd.target import target
 
 TAPE_WORDS = 20
-LINE = 64  # bytes of a cache line: what buffers, scratch and counters are aligned to
-_COUNT, _POSITION, _FIRST_OUTPUT, _OUTPUT_COUNT = range(4)
+_COUNT, _N_SEGMENTS, _OUTPUT_COUNT = range(3)
 
 Forward = Callable[[Recorder], Value]
 """An architecture's forward pass with weights and config already given: recorder -> logits."""
 
 
+@dataclass(frozen=True)
+class Segment:
+    """Tokens (ids) of the sequence in `slot` of the cache, the first at `position`."""
+
+    slot: int
+    tokens: Sequence[int] | np.ndarray
+    position: int
+
+
 class Program:
     """One context's forward pass: its tape, its buffers and its KV cache. Not for two threads at once.
 
-    batch: most tokens of one run. outputs: most rows of logits computed at a time. fuse=False keeps every op and every value apart, each
-    in memory of its own, so that all can be looked at after a run.
+    batch: most tokens of one run, of one sequence or several. outputs: most rows of logits computed at a time. fuse=False keeps every op
+    and every value apart, each in memory of its own, so that all can be looked at after a run.
     """
 
     def __init__(self, forward: Forward, cache: KVCache, *, batch: int, outputs: int, pool: ThreadPool, fuse: bool = True,
@@ -43,11 +53,16 @@ class Program:
         assert len(self.calls) < MOST_OPS
         prepare(dict.fromkeys(call.kernel for call in self.calls), on_compile)
         self._step = np.zeros(8, np.int64)
-        self._tokens = np.zeros(batch, np.int64)
+        self._tokens, self._output_rows = np.zeros(batch, np.int64), np.zeros(outputs, np.int64)
+        self._places = np.zeros((batch, 2), np.int64)  # slot and position of each token
+        self._segments = np.zeros((cache.slots, SEGMENT_WORDS), np.int64)
+        self._arrivals = np.zeros((cache.slots, cache.shape.n_kv_heads), np.int64)
+        heads = max(call.heads for call in self.calls)
+        self._partials = _aligned(cache.slots * partial_bytes(heads, cache.shape.head_dim, cache.positions))
         self._ropes = _tables(self.calls, batch)
         tile = target().tile_tokens
         capacity = {False: -(-batch // tile) * tile, True: -(-outputs // tile) * tile}
-        self._places, size = _plan(self.calls, lowered.buffers[logits], capacity, reuse=fuse)
+        self._offsets, size = _plan(self.calls, lowered.buffers[logits], capacity, reuse=fuse)
         self._scratch_bytes = -(-max(call.scratch for call in self.calls) // LINE) * LINE + LINE
         self._arena = _aligned(size + self._scratch_bytes * pool.threads)
         self._scratch = self._arena.ctypes.data + size
@@ -58,36 +73,51 @@ class Program:
         weakref.finalize(self, pool.settle)  # a helper may still be reading what the program holds
 
     def run(self, tokens: Sequence[int] | np.ndarray, position: int, n_outputs: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Process `tokens` (1 … batch ids) at `position`; logits of the last `n_outputs` of them: float32 (n_outputs, n_vocab).
+        """Process `tokens` (1 … batch ids) of the sequence in slot 0 at `position`; logits of the last `n_outputs` of them, returned as
+        `run_segments` does."""
+        return self.run_segments([Segment(0, tokens, position)], range(len(tokens) - n_outputs, len(tokens)), out)
 
-        The array is `out`, if given, else for a single row a view that the next run overwrites.
+    def run_segments(self, segments: Sequence[Segment], rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Process the tokens of all segments (1 … batch in all, each slot at most once) together; logits of those that `rows` names,
+        counted through all segments: float32 (len(rows), n_vocab).
+
+        The array is `out`, if given, else for at most `outputs` rows a view that the next run overwrites.
         """
-        n = len(tokens)
-        assert 0 < n <= self.batch and position >= 0 and position + n <= self.cache.positions and 0 <= n_outputs <= n
-        ids = np.asarray(tokens, np.int64)
-        self._tokens[:n] = ids
-        for rope, (cosines, sines) in self._ropes.items():
-            cosines[:n], sines[:n] = rope.tables(position, n)
-        self._step[_COUNT], self._step[_POSITION] = n, position
-        if n_outputs == 1 and out is None:
-            self._set_outputs(n - 1, 1)
-            self.pool.walk(self._tape)
-            return self._logits[:1]
-        self.pool.walk(self._tape, self._split)
-        result = np.empty((n_outputs, self.n_vocab), np.float32) if out is None else out
-        for first in range(0, n_outputs, self.outputs):
-            count = min(self.outputs, n_outputs - first)
-            self._set_outputs(n - n_outputs + first, count)
-            self.pool.walk(self._tape[self._split :])
-            result[first : first + count] = self._logits[:count]
-        return result
+        n = self._enter(segments)
+        assert all(0 <= row < n for row in rows)
+        if not len(rows):
+            self.pool.walk(self._tape, self._split)
+        if out is None:
+            out = self._logits[: len(rows)] if len(rows) <= self.outputs else np.empty((len(rows), self.n_vocab), np.float32)
+        for first in range(0, len(rows), self.outputs):
+            part = rows[first : first + self.outputs]
+            self._output_rows[: len(part)] = part
+            self._step[_OUTPUT_COUNT] = len(part)
+            self.pool.walk(self._tape[self._split :] if first else self._tape)
+            if out.base is not self._logits.base:
+                out[first : first + len(part)] = self._logits[: len(part)]
+        return out
 
-    def _set_outputs(self, first: int, count: int) -> None:
-        self._step[_FIRST_OUTPUT], self._step[_OUTPUT_COUNT] = first, count
+    def _enter(self, segments: Sequence[Segment]) -> int:
+        """Put the segments where kernels read them; the number of tokens."""
+        assert len({segment.slot for segment in segments}) == len(segments)
+        n = 0
+        for i, segment in enumerate(segments):
+            count, position = len(segment.tokens), segment.position
+            assert count > 0 and position >= 0 and position + count <= self.cache.positions and n + count <= self.batch
+            self._segments[i] = segment.slot, n, count, position
+            self._tokens[n : n + count] = segment.tokens
+            self._places[n : n + count, 0] = segment.slot
+            self._places[n : n + count, 1] = np.arange(position, position + count)
+            n += count
+        for rope, (cosines, sines) in self._ropes.items():
+            cosines[:n], sines[:n] = rope.tables(self._places[:n, 1])
+        self._step[_COUNT], self._step[_N_SEGMENTS] = n, len(segments)
+        return n
 
     def values(self, value: Value, count: int) -> np.ndarray:
         """What the last run left in a value's buffer: a view, float32 (count, width). Only without reuse is every value still there."""
-        offset = self._places[self._buffers[value]]
+        offset = self._offsets[self._buffers[value]]
         return self._arena[offset : offset + 4 * value.width * count].view(np.float32).reshape(count, value.width)
 
     def is_materialised(self, value: Value) -> bool:
@@ -102,11 +132,11 @@ class Program:
     @property
     def n_bytes(self) -> int:
         """Memory held beside the mapped weights and the KV cache."""
-        return self._arena.nbytes + self._tape.nbytes + self._counters.nbytes
+        return self._arena.nbytes + self._partials.nbytes + self._tape.nbytes + self._counters.nbytes
 
     def _assemble(self) -> np.ndarray:
         tape = np.zeros((len(self.calls), TAPE_WORDS), np.int64)
-        barriers = _barriers(self.calls, self._places, self._split)
+        barriers = _barriers(self.calls, self._offsets, self._split)
         for i, (call, meet) in enumerate(zip(self.calls, barriers, strict=True)):
             tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] == "linear")
             for j, word in enumerate(call.words):
@@ -124,7 +154,7 @@ class Program:
             case np.ndarray():
                 return word.ctypes.data
             case Buffer():
-                return self._arena.ctypes.data + self._places[word]
+                return self._arena.ctypes.data + self._offsets[word]
             case Cache(layer, part):
                 return getattr(self.cache, part)[layer].ctypes.data
             case Word():
@@ -136,12 +166,20 @@ class Program:
         match word.kind:
             case "count":
                 return step + 8 * (_OUTPUT_COUNT if word.of_outputs else _COUNT)
-            case "position":
-                return step + 8 * _POSITION
-            case "first_output":
-                return step + 8 * _FIRST_OUTPUT
+            case "n_segments":
+                return step + 8 * _N_SEGMENTS
+            case "segments":
+                return self._segments.ctypes.data
             case "tokens":
                 return self._tokens.ctypes.data
+            case "places":
+                return self._places.ctypes.data
+            case "output_rows":
+                return self._output_rows.ctypes.data
+            case "partials":
+                return self._partials.ctypes.data
+            case "arrivals":
+                return self._arrivals.ctypes.data
             case "cosines" | "sines":
                 assert word.rope is not None
                 return self._ropes[word.rope][word.kind == "sines"].ctypes.data

@@ -30,7 +30,7 @@ class Rope:
         inverse = self.base ** (-np.arange(0, self.n_rot, 2, dtype=np.float64) / self.n_rot)
         return inverse * self.scale if self.factors is None else inverse * self.scale / self.factors.astype(np.float64)
 
-    def tables(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """(cosines, sines) of positions first … first + count - 1: float32 (count, n_rot / 2) each."""
-        angles = np.arange(first, first + count, dtype=np.float64)[:, None] * self.frequencies()
+    def tables(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(cosines, sines) of positions (n,): float32 (n, n_rot / 2) each."""
+        angles = positions.astype(np.float64)[:, None] * self.frequencies()
         return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

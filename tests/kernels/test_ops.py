@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ggpy.kernels.segments import CHUNK, partial_bytes, scratch_bytes
 from ggpy.runtime.kv_cache import CacheShape, KVCache
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps
 from ggpy.runtime.rotary import HALVES, INTERLEAVED, Rope
@@ -65,11 +66,11 @@ def test_activations_lie_as_described_and_fused_forms_write_the_same(kind: str, 
         assert np.allclose(sums_32, (q * scale).reshape(-1, 32).sum(1), rtol=1e-5, atol=1e-6)
         assert np.allclose(sums_16, (q * scale).reshape(-1, 16).sum(1), rtol=1e-5, atol=1e-6)
     gate, up = normal(n_tokens, k, seed=2), normal(n_tokens, k, seed=3)
-    product, fused, scratch = aligned((n_tokens, k)), aligned(data.shape, np.uint8), aligned((2, 4 * k), np.uint8)
+    product, fused, scratch = aligned((n_tokens, k)), aligned(data.shape, np.uint8, 255), aligned((2, 4 * k), np.uint8)
     call("pointwise", "silu_mul", gate, up, product, k, count(n_tokens), 0, 0, count(0))
     call("pointwise", f"silu_mul_{kind}", gate, up, fused, k, count(n_tokens), scratch, 4 * k, count(0), threads=2)
     assert np.array_equal(fused, activations(product, kind))
-    normed, weight, fused = aligned((n_tokens, k)), normal(k, seed=4), aligned(data.shape, np.uint8)
+    normed, weight, fused = aligned((n_tokens, k)), normal(k, seed=4), aligned(data.shape, np.uint8, 255)
     call("norm", "rms_norm", gate, weight, normed, k, count(n_tokens), 1e-6, 0, 0, count(0))
     call("norm", f"rms_norm_{kind}", gate, weight, fused, k, count(n_tokens), 1e-6, scratch, 4 * k, count(0), threads=2)
     assert np.array_equal(fused, activations(normed, kind))
@@ -94,9 +95,10 @@ def test_add_and_take_rows(n_tokens: int, k: int):
         out.fill(0)
         call("pointwise", "add", a, b, out, k, count(n_tokens), count(0), threads=threads)
         assert np.array_equal(out, a + b)
-    taken = aligned((n_tokens - n_tokens // 2, k))
-    call("pointwise", "take_rows", a, taken, k, count(len(taken)), count(n_tokens // 2), count(0), threads=2)
-    assert np.array_equal(taken, a[n_tokens // 2 :])
+    rows = np.array([n_tokens - 1, 0, n_tokens // 2])
+    taken = aligned((3, k))
+    call("pointwise", "take_rows", a, taken, k, count(3), rows, count(0), threads=2)
+    assert np.array_equal(taken, a[rows])
 
 
 @pytest.mark.parametrize("pairing", [INTERLEAVED, HALVES])
@@ -104,7 +106,7 @@ def test_add_and_take_rows(n_tokens: int, k: int):
 def test_rope_turns_the_pairs_of_either_pairing(pairing: int, head_dim: int, n_rot: int):
     rope = Rope(head_dim, n_rot, 10000.0, pairing, factors=np.linspace(1, 4, n_rot // 2, dtype=np.float32))
     x, out = normal(5, 3 * head_dim), aligned((5, 3 * head_dim))
-    cosines, sines = rope.tables(100, 5)
+    cosines, sines = rope.tables(np.arange(100, 105))
     call("rope", "rope", x, out, 3, head_dim, n_rot, pairing, cosines, sines, count(5), count(0), threads=2)
     complex_pairs = x.reshape(5, 3, head_dim)[..., :n_rot]
     a, b = (complex_pairs[..., ::2], complex_pairs[..., 1::2]) if pairing == INTERLEAVED else np.split(complex_pairs, 2, -1)
@@ -119,39 +121,159 @@ def test_rope_turns_the_pairs_of_either_pairing(pairing: int, head_dim: int, n_r
     assert np.allclose(out, reference.rope(x, rope), atol=1e-6)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(9, 3, 64), (4, 4, 8), (8, 1, 40), (2, 2, 128)])
+Segments = list[tuple[int, int, int]]
+"""(slot, position, count) of each segment of a batch."""
+
+
+def places(segments: Segments) -> np.ndarray:
+    """Slot and position of each token."""
+    return np.array([(slot, position + i) for slot, position, count in segments for i in range(count)], np.int64)
+
+
+def filled_cache(segments: Segments, kv_heads: int, head_dim: int, positions: int) -> KVCache:
+    """A cache that holds each segment's tokens and what is before them, stored by `append` as two batches."""
+    cache = KVCache(CacheShape(1, kv_heads, head_dim), positions, slots=1 + max(slot for slot, _, _ in segments))
+    scratch = aligned((2, 4 * head_dim), np.uint8)
+    before = [(slot, 0, position) for slot, position, _ in segments if position]
+    for seed, part in ((1, before), (2, segments)):
+        if not part:
+            continue
+        where = places(part)
+        keys, values = (normal(len(where), kv_heads * head_dim, seed=seed + s) for s in (0, 10))
+        words = (keys, values, kv_heads, head_dim, 0, 0, 0, 0, count(len(where)), where, cache.keys[0], cache.values[0], cache.positions,
+                 scratch, scratch.shape[1], count(0))  # fmt: skip
+        call("rope", "append", *words, threads=2)
+        for i, (slot, position) in enumerate(where):
+            stored = [part[position].reshape(-1) for part in cache.read(0, position + 1, slot)]
+            for got, row in zip(stored, (keys[i], values[i]), strict=True):
+                assert np.array_equal(got, row.astype(np.float16).astype(np.float32))
+            if i == 40:  # reading back is slow
+                break
+    return cache
+
+
+def attend(q: np.ndarray, segments: Segments, cache: KVCache, heads: int, threads: int) -> np.ndarray:
+    """What the kernel makes of queries (tokens, heads * head_dim)."""
+    shape = cache.shape
+    firsts = np.cumsum([0, *(n for _, _, n in segments)])
+    table = np.array([(slot, first, n, position) for (slot, position, n), first in zip(segments, firsts, strict=False)], np.int64)
+    out = aligned(q.shape)
+    scratch = aligned((threads, scratch_bytes(heads // shape.n_kv_heads, shape.head_dim)), np.uint8)
+    partials = aligned(len(segments) * partial_bytes(heads, shape.head_dim, cache.positions), np.uint8)
+    arrivals = aligned((len(segments), shape.n_kv_heads), np.int64)
+    words = (q, out, heads, shape.n_kv_heads, shape.head_dim, cache.keys[0], cache.values[0], cache.positions, count(len(segments)), table,
+             count(0), float(shape.head_dim**-0.5), scratch, scratch.shape[1], partials, arrivals)  # fmt: skip
+    call("attention", "attention", *words, threads=threads)
+    assert not arrivals.any()
+    return out
+
+
+def expected(q: np.ndarray, segments: Segments, cache: KVCache) -> np.ndarray:
+    """The same by the reference op, segment by segment."""
+    parts, first = [], 0
+    for slot, position, n in segments:
+        reference = ReferenceOps(cache.shape)
+        kept = ReferenceCache(*cache.read(0, position + n, slot))
+        parts.append(reference.attention(q[first : first + n], kept, cache.shape.head_dim**-0.5))
+        first += n
+    return np.concatenate(parts)
+
+
+def check_attention(segments: Segments, heads: int, kv_heads: int, head_dim: int) -> None:
+    cache = filled_cache(segments, kv_heads, head_dim, max(position + n for _, position, n in segments) + 1)
+    q = normal(sum(n for _, _, n in segments), heads * head_dim, seed=3) * 2
+    results = [attend(q, segments, cache, heads, threads) for threads in (1, 2, 3)]
+    want = expected(q, segments, cache)
+    assert all(np.array_equal(result, results[0]) for result in results)
+    assert np.abs(results[0] - want).max() <= 2**-16 * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim"), [(9, 3, 64), (4, 4, 8), (8, 1, 40), (2, 2, 128), (3, 1, 6)])
 @pytest.mark.parametrize(("cached", "n_tokens"), [(0, 1), (0, 9), (63, 1), (64, 2), (130, 70)])
 def test_attention_over_the_cache(heads: int, kv_heads: int, head_dim: int, cached: int, n_tokens: int):
-    cache = KVCache(CacheShape(1, kv_heads, head_dim), 256)
-    total = cached + n_tokens
-    keys, values = (normal(total, kv_heads * head_dim, seed=s) for s in (1, 2))
-    scratch = aligned((2, 1 << 18), np.uint8)
-    for first, last in ((0, cached), (cached, total)):
-        words = (keys[first:last], values[first:last], kv_heads, head_dim, 0, 0, 0, 0, count(last - first), count(first), cache.keys[0],
-                 cache.values[0], cache.positions, scratch, scratch.shape[1], count(0))  # fmt: skip
-        call("rope", "append", *words, threads=2)
-    half_keys, half_values = keys.astype(np.float16).astype(np.float32), values.astype(np.float16).astype(np.float32)
-    got_keys, got_values = cache.read(0, total)
-    assert np.array_equal(got_keys.reshape(total, -1), half_keys) and np.array_equal(got_values.reshape(total, -1), half_values)
-    q = normal(n_tokens, heads * head_dim, seed=3) * 2
-    results = []
-    for threads in (1, 2):
-        out = aligned((n_tokens, heads * head_dim))
-        words = (q, out, heads, kv_heads, head_dim, cache.keys[0], cache.values[0], cache.positions, count(n_tokens), count(cached),
-                 count(0), float(head_dim**-0.5), scratch, scratch.shape[1])  # fmt: skip
-        call("attention", "attention", *words, threads=threads)
-        results.append(out)
-    reference = ReferenceOps(CacheShape(1, kv_heads, head_dim))
-    shape = (total, kv_heads, head_dim)
-    want = reference.attention(q, ReferenceCache(half_keys.reshape(shape), half_values.reshape(shape)), head_dim**-0.5)
-    assert np.array_equal(results[0], results[1])
-    assert np.abs(results[0] - want).max() <= 2**-16 * np.abs(want).max()
+    check_attention([(0, cached, n_tokens)], heads, kv_heads, head_dim)
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 5, 6, 7, 8, 11])
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_attention_of_any_group(group: int, n_tokens: int):
+    check_attention([(0, 2 * CHUNK + 77, n_tokens)], 2 * group, 2, 64)
+
+
+@pytest.mark.parametrize("head_dim", [64, 80, 96, 128, 100])
+@pytest.mark.parametrize("position", [CHUNK - 1, CHUNK, 3 * CHUNK - 1])
+def test_attention_of_one_token_in_chunks(head_dim: int, position: int):
+    check_attention([(0, position, 1)], 3, 1, head_dim)
+
+
+def test_attention_of_several_sequences_at_once():
+    segments = [(2, 700, 1), (0, 0, 5), (4, 1100, 1), (1, 60, 20), (3, 0, 1)]
+    check_attention(segments, 6, 2, 64)
+    cache = filled_cache(segments, 2, 64, 1101)
+    q = normal(28, 6 * 64, seed=3)
+    together, first = attend(q, segments, cache, 6, 2), 0
+    for slot, position, n in segments:  # what else is in the batch changes nothing
+        alone = attend(np.ascontiguousarray(q[first : first + n]), [(slot, position, n)], cache, 6, 2)
+        assert np.array_equal(together[first : first + n], alone)
+        first += n
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("part", ["keys", "values"])
+@pytest.mark.parametrize(("cached", "n_tokens"), [(1300, 1), (130, 9)])
+def test_what_is_not_finite_stays_visible_to_those_that_see_it(bad: float, part: str, cached: int, n_tokens: int):
+    """Two heads of four queries' group, slot 1. A fault at a position reaches all tokens from there on, and no other head or slot.
+
+    In values it also reaches earlier tokens that walk the cache together with later ones: their weight of 0 does not hide it."""
+    segments = [(0, cached, 1), (1, cached, n_tokens)]
+    cache = filled_cache(segments, 2, 64, cached + n_tokens + 40)
+    at = cached + n_tokens // 2
+    layer = getattr(cache, part)[0]
+    place = (1, 0, at // 16, 5, at % 16) if part == "keys" else (1, 0, at, 5)
+    layer[place] = bad
+    ahead = cached + n_tokens + 3  # left by a sequence that was longer: not of this one
+    layer[(1, 1, ahead // 16, 5, ahead % 16) if part == "keys" else (1, 1, ahead, 5)] = bad
+    q = np.abs(normal(1 + n_tokens, 4 * 64, seed=3)) + 1
+    with np.errstate(invalid="ignore"):
+        out = attend(q, segments, cache, 4, 2).reshape(1 + n_tokens, 2, 2, 64)
+    faulty = ~np.isfinite(out[1:, 0]).all(-1)
+    assert faulty[n_tokens // 2 :].all() and (part == "values" or not faulty[: n_tokens // 2].any())
+    assert np.isfinite(out[0]).all() and np.isfinite(out[:, 1]).all()
+
+
+def test_a_cache_copies_a_beginning_to_another_slot():
+    shape = CacheShape(2, 3, 40)
+    source, target = KVCache(shape, 100), KVCache(shape, 200, slots=3)
+    for part in (*source.keys, *source.values):
+        part[:] = RNG(0).standard_normal(part.shape)
+    target.copy(source, 0, 1, 37)
+    target.copy(target, 1, 2, 21)
+    for layer in range(2):
+        for got, want in zip(target.read(layer, 37, 1), source.read(layer, 37), strict=True):
+            assert np.array_equal(got, want)
+        for got, want in zip(target.read(layer, 21, 2), source.read(layer, 21), strict=True):
+            assert np.array_equal(got, want)
+        assert not any(part.any() for part in target.read(layer, 200, 0))
+
+
+def test_powers_of_two_as_attention_takes_them():
+    """Weights of one query over a cache whose scores are known: relative error of each below 2^-21."""
+    head_dim, positions = 16, 2048
+    cache = KVCache(CacheShape(1, 1, head_dim), positions)
+    cache.keys[0][0, 0, :, 0, :] = np.linspace(0, -90, positions).astype(np.float16).reshape(-1, 16)
+    cache.values[0][0, 0, :, 0] = 1
+    cache.values[0][0, 0, ::2, 1] = 1
+    q = np.zeros((1, head_dim), np.float32)
+    q[0, 0] = head_dim**0.5
+    out = attend(q, [(0, positions - 1, 1)], cache, 1, 1)[0]
+    weights = np.exp(cache.keys[0][0, 0, :, 0, :].reshape(-1).astype(np.float64))
+    assert np.allclose(out[:2], [1, weights[::2].sum() / weights.sum()], rtol=2**-21)
 
 
 def test_keys_are_turned_as_they_are_stored():
     rope, cache = Rope(32, 32, 500000.0, HALVES), KVCache(CacheShape(1, 2, 32), 64)
     keys, values, turned, scratch = normal(5, 64), normal(5, 64, seed=1), aligned((5, 64)), aligned((2, 128), np.uint8)
-    cosines, sines = rope.tables(7, 5)
+    cosines, sines = rope.tables(np.arange(7, 12))
     call("rope", "rope", keys, turned, 2, 32, 32, HALVES, cosines, sines, count(5), count(0))
     words = (
         keys,
@@ -163,7 +285,7 @@ def test_keys_are_turned_as_they_are_stored():
         cosines,
         sines,
         count(5),
-        count(7),
+        places([(0, 7, 5)]),
         cache.keys[0],
         cache.values[0],
         64,
