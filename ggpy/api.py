@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -17,6 +16,7 @@ from ggpy.arch import ARCHS, Config
 from ggpy.errors import ContextError, GGPyError, ModelError
 from ggpy.generate import Generator, Network
 from ggpy.gguf import GGUFFile, Metadata, open_gguf
+from ggpy.log import Log
 from ggpy.runtime.compiled import OnCompile
 from ggpy.runtime.host import available_threads
 from ggpy.runtime.weights import load_weights
@@ -27,7 +27,7 @@ from ggpy.tokenizer import Tokenizer, load_tokenizer
 if TYPE_CHECKING:
     from ggpy.chat.session import Chat
 
-logger = logging.getLogger(__name__)
+log = Log(__name__)
 
 DEFAULT_CONTEXT = 4096
 
@@ -217,12 +217,12 @@ def _context(config: Config, asked: int | None, file: GGUFFile) -> int:
     if asked < 1:
         raise GGPyError(f"context is {asked}, expected at least 1")
     if asked > config.context_length:
-        logger.warning("%s: context %d is longer than the %d tokens the model was trained on", file.path, asked, config.context_length)
+        log.warning("%s: context %d is longer than the %d tokens the model was trained on", file.path, asked, config.context_length)
     return asked
 
 
 def _report_decoding(name: str, block_format: str, n_bytes: int) -> None:
-    logger.warning("no kernel for %s yet: %s is decoded to float32 (%.1f MB)", block_format, name, n_bytes / 1e6)
+    log.warning("no kernel for %s yet: %s is decoded to float32 (%.1f MB)", block_format, name, n_bytes / 1e6)
 
 
 def _first_fault(file: GGUFFile) -> str:

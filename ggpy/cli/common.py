@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import math
 import os
@@ -81,6 +82,23 @@ def _report(args: argparse.Namespace, message: str, code: int) -> int:
             traceback.print_exc()
         print(f"{args.prog}: {printable(message, 2000)}", file=sys.stderr, flush=True)
     return code
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """For what a command does before it gets to work: nothing that is made there is looked at by the garbage collector, then or later.
+
+    Modules, a model's tables and its program are 10^5 objects that stay. Going through them again and again takes a seventh of the time
+    that a small model needs to begin, at the end of the process once more.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

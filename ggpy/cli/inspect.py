@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ggpy.cli.common import command_parser, run_command
+from ggpy.cli.common import command_parser, run_command, starting
 from ggpy.errors import printable
 from ggpy.gguf import GGUFFile, Metadata, Tensor, open_gguf
 from ggpy.gguf.metadata import Entry
+from ggpy.gguf.strings import Strings
 from ggpy.gguf.summary import Share, by_format, by_kind, total
 
 _SHOWN_ELEMENTS = 8
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> None:
     """Show `args.file` on stdout. Raises GGUFError for a file that is not legal GGUF."""
-    with open_gguf(args.file, allow_split=True) as file:
+    with starting(), open_gguf(args.file, allow_split=True) as file:
         if args.json:
             json.dump(to_json(file), sys.stdout, indent=2, allow_nan=False)
             print()
@@ -146,7 +147,7 @@ def _tensor_row(tensor: Tensor) -> tuple[str, ...]:
 
 
 def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
+    if isinstance(value, np.ndarray | Strings):
         value = value.tolist()
     if isinstance(value, list):
         return [_jsonable(item) for item in value]

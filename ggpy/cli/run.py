@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ggpy.cli.common import command_parser, non_negative_float, non_negative_int, positive_int, probability, real_number, run_command
+from ggpy.cli.common import (
+    command_parser,
+    non_negative_float,
+    non_negative_int,
+    positive_int,
+    probability,
+    real_number,
+    run_command,
+    starting,
+)
 from ggpy.cli.status import Status
 from ggpy.errors import GGPyError
 
@@ -85,7 +95,8 @@ def run(args: argparse.Namespace) -> None:
         raise GGPyError("the prompt is empty")
     began = time.perf_counter()
     with load_model(args, status) as model:
-        session = open_session(model, args, status)
+        with starting():
+            session = open_session(model, args, status)
         loaded = time.perf_counter() - began
         if prompt is None:
             from ggpy.chat.terminal import chat, line_reader
@@ -121,11 +132,13 @@ def load_model(args: argparse.Namespace, status: Status) -> Model:
     def on_compile(kernel: tuple[str, str], done: int, total: int) -> None:
         nonlocal told
         if not told:
+            gc.enable()  # numba leaves much behind
             status.say(f"compiling {total} kernels for this machine, once")
             told = True
         status.show(f"compiling {'.'.join(kernel)} ({done + 1} of {total})")
 
-    model = ggpy.load(path, threads=args.threads, context=args.ctx, on_compile=on_compile)
+    with starting():
+        model = ggpy.load(path, threads=args.threads, context=args.ctx, on_compile=on_compile)
     status.clear()
     return model
 

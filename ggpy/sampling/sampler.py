@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -34,7 +35,7 @@ class Sampler:
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
     seed: int | None = None
-    _random: np.random.Generator = field(init=False, repr=False, compare=False)
+    _random: random.Random = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_number("temperature", self.temperature, "0 or more", lambda x: x >= 0)
@@ -45,7 +46,7 @@ class Sampler:
         _check_integer("repeat_last_n", self.repeat_last_n, -1, 2**31 - 1)
         if self.seed is not None:
             _check_integer("seed", self.seed, 0, 2**64 - 1)
-        object.__setattr__(self, "_random", np.random.Generator(np.random.PCG64(self.seed)))
+        object.__setattr__(self, "_random", random.Random(None if self.seed is None else int(self.seed)))  # Mersenne Twister
 
     def pick(self, logits: np.ndarray, history: Sequence[int] = ()) -> int:
         """The next token for logits float32 (n_vocab,) after the tokens `history`. Raises GGPyError for logits that are not all finite."""

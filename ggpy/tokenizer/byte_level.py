@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ggpy.errors import TokenizerError, printable
 from ggpy.gguf.strings import Strings
+from ggpy.log import Log
 from ggpy.tokenizer.partial_bpe import SPELLINGS_PER_MERGE, PartialBPE, spellable
 from ggpy.tokenizer.pretokenizers import PreTokenizer
 from ggpy.tokenizer.token_table import TokenTable
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
     from tokenizers.pre_tokenizers import PreTokenizer as Cutter
 
-logger = logging.getLogger(__name__)
+log = Log(__name__)
 
 # GPT-2's alphabet: bytes that are printable in Latin-1 stand for themselves, the others for the code points from 256 on.
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
@@ -47,7 +47,7 @@ class ByteLevelBPE:
             raise TokenizerError(f"{table.where}: tokenizer.ggml.merges {fault} is '{text}'; expected two tokens separated by a space")
         missing = len(BYTE_OF) - len(table.find(BYTE_OF))
         if missing:
-            logger.info("%s: %d of the 256 bytes have no token; text that needs them loses them", table.where, missing)
+            log.info("%s: %d of the 256 bytes have no token; text that needs them loses them", table.where, missing)
         self._cutter = build_cutter(pre)
         self._partial = PartialBPE(table, merges, self._cutter, pre.ignore_merges, int(SPELLINGS_PER_MERGE * len(merges)))
         self._build = lambda: build_engine(table, merges, self._cutter, pre.ignore_merges)
@@ -117,7 +117,7 @@ def _known(table: TokenTable, vocabulary: dict[str, int], pairs: list[tuple[str,
 
     known = [pair for pair in pairs if made_of_tokens(pair)]
     lost = next(pair for pair in pairs if not made_of_tokens(pair))
-    logger.warning(
+    log.warning(
         "%s: %d of %d merges name something that is no token (first '%s'); they are ignored",
         table.where,
         len(pairs) - len(known),

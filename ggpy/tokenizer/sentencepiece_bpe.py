@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from ggpy.errors import TokenizerError, printable
+from ggpy.log import Log
 from ggpy.tokenizer.token_table import TokenTable, TokenType
 
-logger = logging.getLogger(__name__)
+log = Log(__name__)
 
 SPACE = "▁"  # U+2581 stands for a space in tokens
 
@@ -84,7 +84,7 @@ def _piece_types(table: TokenTable) -> np.ndarray:
     n_bytes = int((kinds == TokenType.BYTE).sum())
     if n_bytes != 256:  # sentencepiece falls back to bytes only where it has all of them
         if n_bytes:
-            logger.warning("%s: %d of the 256 byte tokens; text outside the vocabulary becomes the unknown token", table.where, n_bytes)
+            log.warning("%s: %d of the 256 byte tokens; text outside the vocabulary becomes the unknown token", table.where, n_bytes)
         kinds[kinds == TokenType.BYTE] = TokenType.CONTROL
     unknown = table.special.get("unk")
     candidates = np.flatnonzero(kinds == TokenType.UNKNOWN)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import numpy as np
 from ggpy.errors import TokenizerError, printable
 from ggpy.gguf import Metadata
 from ggpy.gguf.strings import Strings
+from ggpy.log import Log
 
-logger = logging.getLogger(__name__)
+log = Log(__name__)
 
 BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
 
@@ -132,5 +132,5 @@ def _special_ids(metadata: Metadata, where: str, n: int) -> dict[str, int]:
             if 0 <= i < n:
                 special[role] = i
                 break
-            logger.warning("%s: tokenizer.ggml.%s is %d; there are %d tokens, so it is ignored", where, key, i, n)
+            log.warning("%s: tokenizer.ggml.%s is %d; there are %d tokens, so it is ignored", where, key, i, n)
     return special

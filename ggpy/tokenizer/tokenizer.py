@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 
 from ggpy.errors import TokenizerError, printable
 from ggpy.gguf import Metadata
+from ggpy.log import Log
 from ggpy.tokenizer.byte_level import ByteLevelBPE
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from ggpy.tokenizer.sentencepiece_bpe import SentencePieceBPE
@@ -17,7 +17,7 @@ from ggpy.tokenizer.special import SpecialTokens, settle_roles
 from ggpy.tokenizer.stream import StreamDecoder
 from ggpy.tokenizer.token_table import TokenTable, TokenType, read_token_table
 
-logger = logging.getLogger(__name__)
+log = Log(__name__)
 
 _SENTENCEPIECE_DEFAULTS = {"bos": 1, "eos": 2}
 _TEXT_ITSELF = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
@@ -51,7 +51,7 @@ class Tokenizer:
         self.chat_template: str | None = metadata.string("tokenizer.chat_template", None)
         for role, wanted, i in (("bos", self.add_bos, self.bos), ("eos", self.add_eos, self.eos)):
             if wanted and i is None:
-                logger.warning("%s: text should get a %s token, but tokenizer.ggml.%s_token_id gives none", table.where, role.upper(), role)
+                log.warning("%s: text should get a %s token, but tokenizer.ggml.%s_token_id gives none", table.where, role.upper(), role)
 
     @property
     def n_vocab(self) -> int:
@@ -174,7 +174,7 @@ def _pre_tokenizer(metadata: Metadata) -> PreTokenizer:
     name = metadata.string("tokenizer.ggml.pre", "")
     where = printable(metadata.path)
     if not name:
-        logger.warning("%s: tokenizer.ggml.pre is missing; 'default' is taken, and the model may read text as it was not trained to", where)
+        log.warning("%s: tokenizer.ggml.pre is missing; 'default' is taken, and the model may read text as it was not trained to", where)
         name = "default"
     if name not in PRE_TOKENIZERS:
         raise TokenizerError(f"{where}: tokenizer.ggml.pre '{printable(name, 40)}' is not known; known are {', '.join(PRE_TOKENIZERS)}")

@@ -74,8 +74,8 @@ def test_the_seed_determines_the_choices() -> None:
 
 
 def test_the_same_seed_means_the_same_choices_everywhere() -> None:
-    sampler = Sampler(**EVERYTHING, seed=0)  # PCG64(0) gives 0.637, 0.270, 0.041, 0.017, 0.813
-    assert [sampler.pick(np.zeros(10, np.float32)) for _ in range(5)] == [6, 2, 0, 0, 8]
+    sampler = Sampler(**EVERYTHING, seed=0)  # MT19937 gives 0.844, 0.758, 0.421, 0.259, 0.511
+    assert [sampler.pick(np.zeros(10, np.float32)) for _ in range(5)] == [8, 7, 4, 2, 5]
 
 
 def test_repeated_tokens_are_less_likely() -> None:
