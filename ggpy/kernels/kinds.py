@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ggpy.blocks import BLOCKS
 
+SPAN = 256  # values of a row of quantized weights that are unpacked at a time
+SPAN_STRIDE = SPAN + 64  # no power of two, so that sixteen rows lie in different sets of the first-level cache
+
 
 def activation_kind(format_name: str) -> str:
     """ "float32", "int8_32" or "int8_256": the kernel in `activations.py` that prepares what the format's `linear` reads."""
@@ -22,4 +25,4 @@ def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:
         stride = (k + 15) // 16 * 64
         return 16 * stride + 64 * tile_tokens + 16 * stride
     stride = (k + 63) // 64 * 64
-    return 16 * stride + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096
+    return 16 * SPAN_STRIDE + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096

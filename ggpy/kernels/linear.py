@@ -3,6 +3,7 @@
 The factories take a block format's own functions, all inlined:
 
     dots(v, w, x, k) -> two float32    the rows at `v` and `w` with one token's activations at `x`
+    dot_tokens(w, x, y, z, u, k)       four float32: the row at `w` with the activations of four tokens; each as `dots` gives it
     unpack(w, q, scales, mins, step)   one block: its integers to `q`; each group's scale and min, `step` bytes apart:
                                        value = scale * q - min
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
@@ -20,6 +21,7 @@ import numpy as np
 from ggpy.kernels.activations import TILE, TILED_FROM
 from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
+from ggpy.kernels.kinds import SPAN, SPAN_STRIDE
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
@@ -29,12 +31,13 @@ from ggpy.simd.vectors import constant, f32x16
 CHUNK = 32  # rows of a panel pair: what a thread takes at a time when there are many tokens
 CHUNK_BYTES, LEAST_ROWS = 12 << 10, 4  # with few tokens it takes at least as many bytes of weights, about a microsecond's worth, and rows
 PANEL = 16
+ROWWISE_FROM = 3  # tokens from which a row is unpacked once for four of them, rather than two rows for one
 
 _zero = constant(f32x16, 0.0)
 
 
 @inline
-def _dots(args, ith, crew, dots, n_tokens, token_bytes):
+def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
     """Few tokens: every two rows with every token. Sums go to scratch first: by then another thread may have stored them."""
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, counter, desks = load_i64(args + 32), load_i64(args + 64), load_i64(args + 104)
@@ -45,15 +48,26 @@ def _dots(args, ith, crew, dots, n_tokens, token_bytes):
         first, last, ticket, holder = hold(desk, counter, crew, rows, least, most)
         if first == last:
             return
-        row = first
+        row, stride = first, 4 * (last - first)
         while row < last and (holder == desk or is_open(holder, ticket)):
-            other = min(row + 1, last - 1)
-            for token in range(n_tokens):
-                one, two = dots(w + row * row_bytes, w + other * row_bytes, x + token * token_bytes, k)
-                to = sums + 4 * (token * (last - first) - first)
-                store_f32(to + 4 * other, two)
-                store_f32(to + 4 * row, one)
-            row += 2
+            to = sums + 4 * (row - first)
+            if n_tokens < ROWWISE_FROM:
+                other = min(row + 1, last - 1)
+                for token in range(n_tokens):
+                    one, two = dots(w + row * row_bytes, w + other * row_bytes, x + token * token_bytes, k)
+                    store_f32(to + token * stride + 4 * (other - row), two)
+                    store_f32(to + token * stride, one)
+                row += 2
+            else:
+                for token in range(0, n_tokens, 4):
+                    b, c, d = min(token + 1, n_tokens - 1), min(token + 2, n_tokens - 1), min(token + 3, n_tokens - 1)
+                    xs = x + token * token_bytes, x + b * token_bytes, x + c * token_bytes, x + d * token_bytes
+                    first_sum, second, third, fourth = dot_tokens(w + row * row_bytes, xs[0], xs[1], xs[2], xs[3], k)
+                    store_f32(to + d * stride, fourth)
+                    store_f32(to + c * stride, third)
+                    store_f32(to + b * stride, second)
+                    store_f32(to + token * stride, first_sum)
+                row += 1
         if row >= last and deliver(holder, ticket):
             for token in range(n_tokens):
                 _store_rows(args, sums + 4 * token * (last - first), first, last - first, token)
@@ -101,7 +115,7 @@ def _store_tile(args, sums, row, height, token, count):
                 store_f32(to + 4 * r, one)
 
 
-def quantized_linear(dots, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
+def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
     """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
     tile = int8_tile(TILE, group, signed)
     scale_shift = {32: 0, 16: 1}[group]
@@ -109,23 +123,24 @@ def quantized_linear(dots, unpack, *, block_values: int, block_bytes: int, group
 
     @inline
     def fill_panel(w, row_bytes, k, height, rows, panel, scales, mins):
-        """Unpack `height` rows one after the other at `rows`, then turn them so that a panel vector holds all sixteen."""
-        stride = (k + 63) // 64 * 64
-        for r in range(height):
-            block, q = w + r * row_bytes, rows + r * stride
-            low, high = scales + 4 * r, mins + 4 * r
-            for _ in range(k // block_values):
-                unpack(block, q, low, high, 64)
-                block += block_bytes
-                q += block_values
-                low += 64 * (block_values // group)
-                high += 64 * (block_values // group)
+        """Unpack `height` rows, SPAN values of each at a time to `rows`, and turn them so that a panel vector holds all sixteen."""
+        for start in range(0, k, SPAN):
+            values = min(SPAN, k - start)
+            for r in range(height):
+                block, q = w + r * row_bytes + start // block_values * block_bytes, rows + r * SPAN_STRIDE
+                low, high = scales + 4 * r + start // group * 64, mins + 4 * r + start // group * 64
+                for _ in range(values // block_values):
+                    unpack(block, q, low, high, 64)
+                    block += block_bytes
+                    q += block_values
+                    low += 64 * (block_values // group)
+                    high += 64 * (block_values // group)
+            for i in range(0, values, 64):
+                transpose_16x16(rows + i, SPAN_STRIDE, panel + 16 * (start + i))
         for r in range(height, PANEL):
             for g in range(k // group):
                 store_f32(scales + 64 * g + 4 * r, np.float32(0))
                 store_f32(mins + 64 * g + 4 * r, np.float32(0))
-        for i in range(0, stride, 64):
-            transpose_16x16(rows + i, stride, panel + 16 * i)
 
     @inline
     def tiles(args, ith, crew, n_tokens, token_bytes):
@@ -133,7 +148,7 @@ def quantized_linear(dots, unpack, *, block_values: int, block_bytes: int, group
         x, counter = load_i64(args + 32), load_i64(args + 64)
         stride = (k + 63) // 64 * 64
         unpacked = load_i64(args + 72) + ith * load_i64(args + 80)
-        sums = unpacked + 16 * stride
+        sums = unpacked + PANEL * SPAN_STRIDE
         panels = sums + 64 * TILE
         panel_bytes = 16 * stride + 2 * (64 * (k // group))
         while True:
@@ -162,7 +177,7 @@ def quantized_linear(dots, unpack, *, block_values: int, block_bytes: int, group
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dots, n_tokens, k + k // 2)
+            _dots(args, ith, crew, dots, dot_tokens, n_tokens, k + k // 2)
         else:
             tiles(args, ith, crew, n_tokens, k + k // 2)
 
@@ -223,6 +238,10 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
         return dot(v, x, k), dot(w, x, k)
 
     @inline
+    def dot_tokens(w, x, y, z, u, k):
+        return dot(w, x, k), dot(w, y, k), dot(w, z, k), dot(w, u, k)
+
+    @inline
     def fill_panel(w, row_bytes, k, height, rows, panel):
         stride = (k + 15) // 16 * 64
         for r in range(height):
@@ -254,7 +273,7 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dots, n_tokens, 4 * k)
+            _dots(args, ith, crew, dots, dot_tokens, n_tokens, 4 * k)
         else:
             tiles(args, ith, crew, n_tokens)
 

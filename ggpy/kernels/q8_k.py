@@ -38,6 +38,11 @@ def dots(v, w, x, k):
 
 
 @inline
+def dot_tokens(w, x, y, z, u, k):
+    return dot(w, x, k), dot(w, y, k), dot(w, z, k), dot(w, u, k)
+
+
+@inline
 def unpack(w, q, scales, mins, step):
     d = load_f32(w)
     for c in range(0, 256, 64):
@@ -47,5 +52,5 @@ def unpack(w, q, scales, mins, step):
         store_f32(mins + step * g, d * np.float32(128 if _moved else 0))
 
 
-linear = quantized_linear(dots, unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)
+linear = quantized_linear(dots, dot_tokens, unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)
 embed = quantized_embed(unpack, block_values=256, block_bytes=292, group=32, signed=not _moved)

@@ -21,12 +21,28 @@ from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import fma, sum_halves
 from ggpy.simd.dot import dot_i16, weighted_dot
 from ggpy.simd.memory import load_f16, load_f16_pairs, load_f32, load_i8x64, load_i16x16, prefetch, store, store_f32
-from ggpy.simd.vectors import Vector, concat, constant, convert, extract, f32x4, f32x8, f32x16, i16x16, i32x16, permute, splat, u8x64
+from ggpy.simd.vectors import (
+    Vector,
+    concat,
+    constant,
+    convert,
+    extract,
+    f32x4,
+    f32x8,
+    f32x16,
+    i16x16,
+    i32x16,
+    permute,
+    shuffle,
+    splat,
+    u8x64,
+)
 
 AHEAD = 4096  # bytes that a row's prefetch runs ahead of its dot
 
 _zero, _zero_f32, _to_f32, _all_x4 = constant(i32x16, 0), constant(f32x16, 0.0), convert(i32x16, f32x16), splat(f32x4)
 _lower, _upper = permute(f32x16, range(8)), permute(f32x16, range(8, 16))
+_two_steps = shuffle(f32x4, [0, 0, 4, 4])
 _both, _twice, _lane, _store_values = concat(f32x8), concat(i16x16), extract(f32x16), store(u8x64)
 
 
@@ -51,6 +67,13 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
     centers = constant(f32x16, center)
 
     @inline
+    def finish(first, second, low):
+        if center != 0:
+            low = low * centers()
+        both = sum_halves(_both(_lower(first) + _upper(first), _lower(second) + _upper(second)) - low)
+        return _lane(both, 0), _lane(both, 8)
+
+    @inline
     def dots(a, b, x, k):
         total_a, total_b, low = _zero_f32(), _zero_f32(), _zero_f32()
         steps, sums = x + k, x + k + k // 64
@@ -73,10 +96,42 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
             x += 256
             steps += 4
             sums += 32
-        if center != 0:
-            low = low * centers()
-        both = sum_halves(_both(_lower(total_a) + _upper(total_a), _lower(total_b) + _upper(total_b)) - low)
-        return _lane(both, 0), _lane(both, 8)
+        return finish(total_a, total_b, low)
+
+    @inline
+    def dot_tokens(w, x, y, z, u, k):
+        total_x, total_y, total_z, total_u = _zero_f32(), _zero_f32(), _zero_f32(), _zero_f32()
+        low_xy, low_zu = _zero_f32(), _zero_f32()
+        at, steps, sums = 0, k, k + k // 64
+        for _ in range(k // 256):
+            for line in range(0, block_bytes, 64):
+                prefetch(w + AHEAD + line)
+            by, low = words(w, w), load_f16_pairs(w + steps_at, w + steps_at)
+            q0, q1, q2, q3 = values(w, 0), values(w, 1), values(w, 2), values(w, 3)
+            step_xy = low * _two_steps(_all_x4(load_f32(x + steps)), _all_x4(load_f32(y + steps)))
+            step_zu = low * _two_steps(_all_x4(load_f32(z + steps)), _all_x4(load_f32(u + steps)))
+            products = lower_a(_zero(), q0, load_i8x64(x + at), q1, load_i8x64(x + at + 64), by)
+            products = upper_a(products, q2, load_i8x64(x + at + 128), q3, load_i8x64(x + at + 192), by)
+            total_x = fma(_to_f32(products), step_a(step_xy), total_x)
+            products = lower_a(_zero(), q0, load_i8x64(y + at), q1, load_i8x64(y + at + 64), by)
+            products = upper_a(products, q2, load_i8x64(y + at + 128), q3, load_i8x64(y + at + 192), by)
+            total_y = fma(_to_f32(products), step_b(step_xy), total_y)
+            products = lower_a(_zero(), q0, load_i8x64(z + at), q1, load_i8x64(z + at + 64), by)
+            products = upper_a(products, q2, load_i8x64(z + at + 128), q3, load_i8x64(z + at + 192), by)
+            total_z = fma(_to_f32(products), step_a(step_zu), total_z)
+            products = lower_a(_zero(), q0, load_i8x64(u + at), q1, load_i8x64(u + at + 64), by)
+            products = upper_a(products, q2, load_i8x64(u + at + 128), q3, load_i8x64(u + at + 192), by)
+            total_u = fma(_to_f32(products), step_b(step_zu), total_u)
+            mins = lows(by)
+            low_xy = fma(_to_f32(dot_i16(mins, _twice(load_i16x16(x + sums), load_i16x16(y + sums)))), step_low(step_xy), low_xy)
+            low_zu = fma(_to_f32(dot_i16(mins, _twice(load_i16x16(z + sums), load_i16x16(u + sums)))), step_low(step_zu), low_zu)
+            w += block_bytes
+            at += 256
+            steps += 4
+            sums += 32
+        first, second = finish(total_x, total_y, low_xy)
+        third, fourth = finish(total_z, total_u, low_zu)
+        return first, second, third, fourth
 
     @inline
     def unpack(w, q, scale, low, stride):
@@ -92,7 +147,7 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
 
     scale_lane, min_lane = _lookup(scale_lanes), _lookup(min_lanes)
     return (
-        quantized_linear(dots, unpack, block_values=256, block_bytes=block_bytes, group=group),
+        quantized_linear(dots, dot_tokens, unpack, block_values=256, block_bytes=block_bytes, group=group),
         quantized_embed(unpack, block_values=256, block_bytes=block_bytes, group=group),
     )
 
