@@ -17,6 +17,17 @@ settings.load_profile("ggpy")
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their child processes too; some of them are about Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Where kernels are compiled for AMX and the CPU has none, emulate it."""
+    from ggpy.simd.target import AMX, request_tiles
+
+    if os.environ.get("GGPY_SIMD") == AMX and not request_tiles():
+        from tests.emulation import amx
+
+        amx.install()
+
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

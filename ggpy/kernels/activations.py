@@ -16,8 +16,13 @@ From TILED_FROM tokens on they lie in tiles of TILE tokens side by side. A tile 
                  sum16  float32 (k / 16, TILE)    the same of 16 values
     float32      x      float32 (k, TILE)
 
-so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k, and one by itself has as much room. Words of each kernel: x (tokens, k) float32, out, k,
-address of the token count, address of the claim counter. A thread takes whole tiles, so that no two write to one cache line.
+so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k, and one by itself has as much room.
+
+Where the CPU has AMX, BF16_FROM tokens and more are written once as bfloat16 for every kind but float32, in tiles of 16 tokens: bfloat16
+(k / 32, tokens, 32), k padded with zeros; bfloat16 is the kind that is float32 for fewer.
+
+Words of each kernel: x (tokens, k) float32, out, k, address of the token count, address of the claim counter. A thread takes whole tiles,
+so that no two write to one cache line.
 """
 
 from __future__ import annotations
@@ -25,24 +30,28 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.claims import claim
+from ggpy.kernels.kinds import BF16_FROM, BF16_STEP, TILED_FROM
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import absolute, fma, max_f32, maximum, round_even, sum_f32, sum_i32
-from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store_f32, store_i8x16, store_i16
+from ggpy.simd.memory import load_f32, load_f32x16, load_i64, scatter_i8x16, store, store_f32, store_i8x16, store_i16, store_u16
 from ggpy.simd.target import target
-from ggpy.simd.vectors import constant, convert, f32x16, i8x16, i32x16, splat
+from ggpy.simd.tiles import TILE_BYTES, TILE_ROW_BYTES, TILE_ROWS, bf16_join, u16x32
+from ggpy.simd.vectors import constant, convert, extract, f32x16, i8x16, i32x16, splat
 
 TILE = target().tile_tokens
-TILED_FROM = 5
+AMX = target().amx
 
-_all = splat(f32x16)
+_all, _lane, _store_u16x32 = splat(f32x16), extract(u16x32), store(u16x32)
 _zero = constant(f32x16, 0.0)
 _to_i32, _to_i8 = convert(f32x16, i32x16), convert(i32x16, i8x16)
 
 
 @inline
 def tile_width(n_tokens):
-    """Tokens per tile for a batch of `n_tokens`."""
-    return TILE if n_tokens >= TILED_FROM else 1
+    """Tokens per tile for a batch of `n_tokens`; for activations that stay float32, TILE at the most."""
+    if n_tokens < TILED_FROM:
+        return 1
+    return TILE_ROWS if AMX and n_tokens >= BF16_FROM else TILE
 
 
 @inline
@@ -112,6 +121,21 @@ def copy_row(x, k, out, lane, tokens):
 
 
 @inline
+def round_row(x, k, out, token):
+    """Token `token` of bfloat16 activations at `out`, rounded to nearest even."""
+    steps = (k + BF16_STEP - 1) // BF16_STEP
+    out += token // TILE_ROWS * steps * TILE_BYTES + token % TILE_ROWS * TILE_ROW_BYTES
+    for i in range(0, k // BF16_STEP * BF16_STEP, BF16_STEP):
+        _store_u16x32(out, bf16_join(load_f32x16(x + 4 * i), load_f32x16(x + 4 * i + 64)))
+        out += TILE_BYTES
+    if k % BF16_STEP != 0:
+        for i in range(BF16_STEP):
+            at = k // BF16_STEP * BF16_STEP + i
+            value = load_f32(x + 4 * at) if at < k else np.float32(0)
+            store_u16(out + 2 * i, _lane(bf16_join(_all(value), _zero()), 0))
+
+
+@inline
 def tile_of(out, token, tokens, token_bytes):
     """Address of the tile that holds `token`."""
     return out + token // tokens * tokens * token_bytes
@@ -119,7 +143,7 @@ def tile_of(out, token, tokens, token_bytes):
 
 def writer(kind):
     """put(row, k, out, token, tokens): a token's float32 values at `row` into its place among activations of `kind`."""
-    block = 0 if kind == "float32" else int(kind.removeprefix("int8_"))
+    block = int(kind.removeprefix("int8_")) if kind.startswith("int8_") else 0
 
     @inline
     def put_int8(row, k, out, token, tokens):
@@ -130,9 +154,19 @@ def writer(kind):
 
     @inline
     def put_float32(row, k, out, token, tokens):
-        copy_row(row, k, tile_of(out, token, tokens, 4 * k), token % tokens, tokens)
+        width = min(tokens, TILE)
+        copy_row(row, k, tile_of(out, token, width, 4 * k), token % width, width)
 
-    return put_int8 if block else put_float32
+    put_few = put_int8 if block else put_float32
+
+    @inline
+    def put(row, k, out, token, tokens):
+        if tokens == TILE_ROWS:
+            round_row(row, k, out, token)
+        else:
+            put_few(row, k, out, token, tokens)
+
+    return put if AMX and kind != "float32" else put_few
 
 
 def _activations(kind):
@@ -153,4 +187,4 @@ def _activations(kind):
     return prepare
 
 
-int8_32, int8_256, float32 = (_activations(kind) for kind in ("int8_32", "int8_256", "float32"))
+int8_32, int8_256, float32, bfloat16 = (_activations(kind) for kind in ("int8_32", "int8_256", "float32", "bfloat16"))

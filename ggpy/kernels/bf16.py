@@ -7,6 +7,7 @@ from numba.core import types
 
 from ggpy.kernels.linear import float_linear
 from ggpy.kernels.options import inline
+from ggpy.kernels.tiled_bf16 import fill_with_bf16
 from ggpy.simd.memory import load_u16, load_u16x16
 from ggpy.simd.vectors import bitcast, constant, convert, f32x16, u16x16, u32x16
 
@@ -24,4 +25,4 @@ def one(w, i):
     return _bits_as_float(np.uint32(load_u16(w + 2 * i)) << np.uint32(16))
 
 
-linear, embed = float_linear(values, one)
+linear, embed = float_linear(values, one, fill_with_bf16)

@@ -8,6 +8,8 @@ The factories take a block format's own functions, all inlined:
                                        value = scale * q - min
     values(w, i) -> f32x16             (float formats) sixteen values of a row, from the i-th on
 
+Where the CPU has AMX, BF16_FROM tokens and more are multiplied in bfloat16 (`tiled_bf16.py`), except by weights in F32 and F16.
+
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
 count, 8 address of the claim counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
 or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias, 13 address of the threads' desks, or 0 where they do not help
@@ -18,11 +20,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.activations import TILE, TILED_FROM
+from ggpy.kernels.activations import AMX, TILE
 from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
+<<<<<<< ggpy/kernels/linear.py
+from ggpy.kernels.kinds import BF16_FROM, TILED_FROM
+=======
 from ggpy.kernels.kinds import SPAN, SPAN_STRIDE
+>>>>>>> /tmp/mf/theirs
 from ggpy.kernels.options import Kernel, inline, kernel
+from ggpy.kernels.tiled_bf16 import bf16_product, quantized_filler
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
 from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
@@ -181,7 +188,23 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
         else:
             tiles(args, ith, crew, n_tokens, k + k // 2)
 
-    return linear
+    if not AMX:
+        return linear
+    assert not signed  # the dots of a CPU with AMX take any unsigned byte
+    filler = quantized_filler(fill_panel, block_values=block_values, block_bytes=block_bytes, group=group)
+    product = bf16_product(filler, _store_tile)
+
+    @kernel
+    def linear_with_amx(args, ith, crew):
+        n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
+        if n_tokens < TILED_FROM:
+            _dots(args, ith, crew, dots, n_tokens, k + k // 2)
+        elif n_tokens < BF16_FROM:
+            tiles(args, ith, crew, n_tokens, k + k // 2)
+        else:
+            product(args, ith, crew, n_tokens)
+
+    return linear_with_amx
 
 
 def quantized_embed(unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
@@ -213,8 +236,11 @@ def quantized_embed(unpack, *, block_values: int, block_bytes: int, group: int, 
     return embed
 
 
-def float_linear(values, one) -> tuple[Kernel, Kernel]:
-    """(linear, embed) of a float format: `values(w, i)` gives sixteen, `one(w, i)` a single value of a row."""
+def float_linear(values, one, filler=None) -> tuple[Kernel, Kernel]:
+    """(linear, embed) of a float format: `values(w, i)` gives sixteen, `one(w, i)` a single value of a row.
+
+    filler: as `tiled_bf16.bf16_product` takes it, for weights that lose nothing in bfloat16.
+    """
     tile = float_tile(TILE)
 
     @inline
@@ -291,4 +317,18 @@ def float_linear(values, one) -> tuple[Kernel, Kernel]:
             for i in range(k // 16 * 16, k):
                 store_f32(y + 4 * i, one(row, i))
 
-    return linear, embed
+    if not AMX or filler is None:
+        return linear, embed
+    product = bf16_product(filler, _store_tile)
+
+    @kernel
+    def linear_with_amx(args, ith, crew):
+        n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
+        if n_tokens < TILED_FROM:
+            _dots(args, ith, crew, dots, n_tokens, 4 * k)
+        elif n_tokens < BF16_FROM:
+            tiles(args, ith, crew, n_tokens)
+        else:
+            product(args, ith, crew, n_tokens)
+
+    return linear_with_amx, embed

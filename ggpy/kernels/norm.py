@@ -71,4 +71,5 @@ def _into_activations(kind):
     return rms_norm_into
 
 
-rms_norm_int8_32, rms_norm_int8_256, rms_norm_float32 = (_into_activations(kind) for kind in ("int8_32", "int8_256", "float32"))
+rms_norm_int8_32, rms_norm_int8_256 = _into_activations("int8_32"), _into_activations("int8_256")
+rms_norm_float32, rms_norm_bfloat16 = _into_activations("float32"), _into_activations("bfloat16")

@@ -15,12 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import llvmlite.binding as llvm
 from numba import njit
-from numba.core import codegen, dispatcher, registry, types
+from numba.core import codegen, config, dispatcher, registry, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
-SIGNATURE = types.void(types.intp, types.intp, types.intp)  # (address of int64 words, thread index, thread count)
+from ggpy.simd.target import target
+
+SIGNATURE = types.void(types.intp, types.intp, types.intp)  # (address of int64 words, thread index, crew)
 OPTIONS = {"error_model": "numpy", "boundscheck": False}
 
 
@@ -51,15 +54,31 @@ def _lowering_only() -> Iterator[Any]:
         before, usual = compiler._customize_flags, generator._library_class
         compiler._customize_flags, generator._library_class = lower_only, _LinkedOnly
         generator.set_env = lambda name, environment: None  # would write to a symbol that machine code has
+        machine, features = generator._tm, generator._tm_features
+        generator._tm, generator._tm_features = _machine(generator), target().features
         try:
             yield generator
         finally:
+            generator._tm, generator._tm_features = machine, features
             compiler._customize_flags, generator._library_class = before, usual
             del generator.set_env
 
 
+def _machine(generator: Any) -> Any:
+    """The generator's own target machine, or one with `target`'s features where these are others than numba found."""
+    if generator._tm_features == target().features:
+        return generator._tm
+    options: dict[str, Any] = {"opt": getattr(config, "OPT")}  # noqa: B009 (made when numba is imported)
+    generator._customize_tm_options(options)
+    options |= {"cpu": target().cpu, "features": target().features}
+    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
+
+
 inline = njit(forceinline=True, **OPTIONS)
 """For helpers of kernels: always inlined by LLVM, no exceptions, no bounds checks."""
+
+outlined = njit(forceinline=False, **OPTIONS)
+"""For large helpers: called, never inlined, so that the optimizer does not copy them for each case of what is around the call."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +99,12 @@ class Kernel:
             for defined in module.functions:
                 if not defined.is_declaration and defined.name != entry:
                     defined.linkage = "internal"
+                    if defined.name.startswith("_ZN4ggpy") and b"alwaysinline" not in defined.attributes:
+                        defined.add_function_attribute("noinline")
             codegen.JITCodeLibrary._optimize_final_module(library)
             return bytes(generator._tm.emit_object(library._final_module)), entry
 
 
 def kernel(function: Callable[[int, int, int], None]) -> Kernel:
-    """Mark `function(args, ith, nth)` as a kernel. Nothing is compiled until its object code is asked for."""
+    """Mark `function(args, ith, crew)` as a kernel. Nothing is compiled until its object code is asked for."""
     return Kernel(function)

@@ -67,7 +67,8 @@ def _into_activations(kind):
     return silu_mul_into
 
 
-silu_mul_int8_32, silu_mul_int8_256, silu_mul_float32 = (_into_activations(kind) for kind in ("int8_32", "int8_256", "float32"))
+silu_mul_int8_32, silu_mul_int8_256 = _into_activations("int8_32"), _into_activations("int8_256")
+silu_mul_float32, silu_mul_bfloat16 = _into_activations("float32"), _into_activations("bfloat16")
 
 
 @kernel

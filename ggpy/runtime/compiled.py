@@ -69,7 +69,7 @@ def _key() -> str:
         with open(path, "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     versions = [version_digest(package) for package in ("numba", "llvmlite")]
-    about = [sys.implementation.cache_tag, sys.platform, *versions, target().cpu, target().features, target().lowering]
+    about = [sys.implementation.cache_tag, sys.platform, *versions, target().cpu, target().features, target().name]
     about += [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_OPT") or k == "NUMBA_ENABLE_AVX"]
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()

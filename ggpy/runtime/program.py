@@ -60,7 +60,7 @@ class Program:
         heads = max(call.heads for call in self.calls)
         self._partials = _aligned(cache.slots * partial_bytes(heads, cache.shape.head_dim, cache.positions))
         self._ropes = _tables(self.calls, batch)
-        tile = target().tile_tokens
+        tile = target().padded_tokens
         capacity = {False: -(-batch // tile) * tile, True: -(-outputs // tile) * tile}
         self._offsets, size = _plan(self.calls, lowered.buffers[logits], capacity, reuse=fuse)
         self._scratch_bytes = -(-max(call.scratch for call in self.calls) // LINE) * LINE + LINE

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.kernels.kinds import BF16_FROM, TILED_FROM, bf16_width
 from ggpy.runtime.compiled import kernel
 from ggpy.runtime.parallel import run_kernel
 from ggpy.simd.target import target
 
-TILED_FROM = 5
 
-
-def aligned(shape, dtype=np.float32) -> np.ndarray:
-    """Zeros at a 64-byte boundary."""
+def aligned(shape, dtype=np.float32, fill: int = 0) -> np.ndarray:
+    """Bytes of `fill` at a 64-byte boundary."""
     n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    raw = np.zeros(n_bytes + 64, np.uint8)
+    raw = np.full(n_bytes + 64, fill, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + n_bytes].view(dtype).reshape(shape)
 
@@ -49,14 +48,26 @@ def quantized(x: np.ndarray, block: int) -> tuple[np.ndarray, np.ndarray]:
     return q.reshape(x.shape), np.repeat(amax / np.float32(127), block, axis=2).reshape(x.shape)
 
 
+def rounded_to_bf16(x: np.ndarray) -> np.ndarray:
+    """float32 values rounded to bfloat16, to nearest even; finite ones only."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+
+
+def is_bf16(n_tokens: int, kind: str) -> bool:
+    """Whether activations of `kind` are bfloat16 for so many tokens."""
+    return target().amx and n_tokens >= BF16_FROM and kind != "float32"
+
+
 def tile_width(n_tokens: int) -> int:
     return target().tile_tokens if n_tokens >= TILED_FROM else 1
 
 
 def activations(x: np.ndarray, kind: str) -> np.ndarray:
-    """The bytes that a product reads for activations x (tokens, k), made by the kernel of `kind`."""
+    """The bytes that a product reads for activations x (tokens, k), made by the kernel of `kind`; where it writes none, they are 255."""
     n, k = x.shape
-    padded = -(-n // tile_width(n)) * tile_width(n)
-    out = aligned(padded * (4 * k if kind == "float32" else k + k // 2), np.uint8)
+    width = 16 if is_bf16(n, kind) else tile_width(n)
+    per_token = 2 * bf16_width(k) if is_bf16(n, kind) else k + k // 2 if kind.startswith("int8") else 4 * k
+    out = aligned(-(-n // width) * width * per_token, np.uint8, fill=255)
     call("activations", kind, x, out, k, count(n), count(0))
     return out

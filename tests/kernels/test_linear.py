@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from ggpy.kernels.kinds import activation_kind
 from ggpy.runtime.compiled import has_kernel
+from ggpy.simd.target import target
 
-from .naive import TILED_FROM, activations, aligned, call, count, quantized, tile_width
+from .naive import TILED_FROM, activations, aligned, call, count, is_bf16, quantized, rounded_to_bf16, tile_width
 
 FORMATS = [f for f in BLOCKS.values() if has_kernel(f.name.lower())]
 NAMES = [f.name for f in FORMATS]
+MANY = [33, 64] if target().amx else []  # tokens, so many that the product is another; the second fills its tiles
 
 
 def weights(fmt: BlockFormat, rows: int, k: int, seed: int = 0) -> np.ndarray:
@@ -50,11 +54,19 @@ def expected(fmt: BlockFormat, w: np.ndarray, x: np.ndarray) -> tuple[np.ndarray
     """(y, summed magnitudes, what rounding the activations may change), from weights decoded to float32, in float64.
 
     A product sums at most k float32 terms in 16 lanes, and formats with a minimum subtract a second sum of like size: its error is below
-    2^-18 of the summed magnitudes for the k used here. Rounding an activation to int8 moves it by half its scale at most.
+    2^-18 of the summed magnitudes for the k used here. Rounding an activation to int8 moves it by half its scale at most, to bfloat16 by
+    2^-9 of itself, and weights likewise.
     """
     dense = dequantize(w, fmt).astype(np.float64)
     kind = activation_kind(fmt.name)
-    if kind == "float32":
+    if is_bf16(len(x), kind):
+        rounded, magnitude = rounded_to_bf16(x).astype(np.float64), np.abs(x).astype(np.float64) @ np.abs(dense).T
+        largest = np.abs(dense).reshape(len(w), -1, math.gcd(32, x.shape[1])).max(2) * 2.0**-21  # what two ways to decode may differ by
+        near = np.repeat(largest, math.gcd(32, x.shape[1]), axis=1)
+        low, high = rounded_to_bf16(dense - near).astype(np.float64), rounded_to_bf16(dense + near).astype(np.float64)
+        unsure = np.abs(rounded) @ (high - low).T / 2
+        return rounded @ (low + high).T / 2, magnitude + unsure * 2**18, magnitude * (2**-8 + 2**-17)
+    if not kind.startswith("int8"):
         return x.astype(np.float64) @ dense.T, np.abs(x).astype(np.float64) @ np.abs(dense).T, np.zeros((len(x), len(w)))
     q, scale = quantized(x, int(kind.removeprefix("int8_")))
     rounded = q.astype(np.float64) * scale
@@ -63,7 +75,7 @@ def expected(fmt: BlockFormat, w: np.ndarray, x: np.ndarray) -> tuple[np.ndarray
     return rounded @ dense.T, np.abs(rounded) @ spread.T, (scale / 2) @ np.abs(dense).T
 
 
-@pytest.mark.parametrize("n_tokens", [1, 3, TILED_FROM, 13])
+@pytest.mark.parametrize("n_tokens", [1, 3, TILED_FROM, 13, *MANY])
 @pytest.mark.parametrize("fmt", FORMATS, ids=NAMES)
 def test_products_equal_decoded_weights_times_rounded_activations(fmt: BlockFormat, n_tokens: int):
     for k in (256, 1024) if fmt.block_values == 256 else (32, 96, 576) if fmt.block_values == 32 else (8, 64, 172):
@@ -73,11 +85,11 @@ def test_products_equal_decoded_weights_times_rounded_activations(fmt: BlockForm
         got = product(fmt, w, x)
         assert np.all(np.abs(got - want) <= magnitude * 2**-18), f"{fmt.name} k={k}"
         exact = x.astype(np.float64) @ dequantize(w, fmt).astype(np.float64).T
-        assert np.all(np.abs(got - exact) <= rounding * 1.001 + magnitude * 2**-18), f"{fmt.name} k={k}: past the bound of int8 rounding"
+        assert np.all(np.abs(got - exact) <= rounding * 1.001 + magnitude * 2**-18), f"{fmt.name} k={k}: past the bound of rounding"
 
 
-@pytest.mark.parametrize("n_tokens", [2, 9])
-@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q4_1", "Q8_0", "F16"])
+@pytest.mark.parametrize("n_tokens", [2, 9, *MANY])
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q4_1", "Q8_0", "F16", "BF16"])
 def test_threads_do_not_change_a_bit_and_addends_are_added(name: str, n_tokens: int):
     fmt = BLOCKS[name]
     w = weights(fmt, 200, 512)
@@ -89,8 +101,8 @@ def test_threads_do_not_change_a_bit_and_addends_are_added(name: str, n_tokens: 
     assert np.array_equal(product(fmt, w, x, added), alone + added)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 7])
-@pytest.mark.parametrize("name", ["Q4_0", "Q6_K", "F32"])
+@pytest.mark.parametrize("n_tokens", [1, 7, *MANY])
+@pytest.mark.parametrize("name", ["Q4_0", "Q6_K", "F32", "BF16"])
 def test_a_value_that_is_not_finite_reaches_the_result(name: str, n_tokens: int):
     fmt = BLOCKS[name]
     w = weights(fmt, 20, 256)

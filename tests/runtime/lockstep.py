@@ -11,13 +11,14 @@ import numpy as np
 
 from ggpy.arch import ARCHS
 from ggpy.gguf import open_gguf
-from ggpy.kernels.kinds import activation_kind
+from ggpy.kernels.kinds import BF16_FROM, activation_kind
 from ggpy.runtime.kv_cache import KVCache
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.program import Program
 from ggpy.runtime.recorder import Op
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps, dense
 from ggpy.runtime.weights import load_weights
+from ggpy.simd.target import target
 
 
 @dataclass
@@ -51,7 +52,8 @@ def loaded(path: Path) -> Iterator[Loaded]:
 def bound(op: Op, inputs: list[np.ndarray], want: np.ndarray, weight_number: int = 0) -> np.ndarray:
     """How far the tape may be from the reference on the same inputs, element by element.
 
-    A product whose format takes int8 activations: half an activation's scale times each weight's magnitude, the bound of rounding.
+    A product whose format takes int8 activations: half an activation's scale times each weight's magnitude, the bound of rounding; in
+    bfloat16: 2^-9 of each activation and of each weight.
     All else is float32 arithmetic in another order: 2^-16 of the magnitudes involved. Keys and values are kept as float16: 2^-11.
     """
     if op.name == "linear":
@@ -60,6 +62,10 @@ def bound(op: Op, inputs: list[np.ndarray], want: np.ndarray, weight_number: int
         kind, x = activation_kind(weight.format.name), inputs[0]
         floor = np.abs(x) @ magnitudes.T * 2**-16
         if kind == "float32":
+            return floor
+        if target().amx and len(x) >= BF16_FROM:
+            return floor + np.abs(x) @ magnitudes.T * (2**-8 + 2**-17)
+        if kind == "bfloat16":
             return floor
         block = int(kind.removeprefix("int8_"))
         step = np.repeat(np.abs(x).reshape(len(x), -1, block).max(2) / 127, block, axis=1)
