@@ -50,8 +50,7 @@ def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:
         stride = (k + 15) // 16 * 64
         return max(many, 16 * stride + 64 * tile_tokens + 16 * stride)
     stride = (k + 63) // 64 * 64
-<<<<<<< ggpy/kernels/kinds.py
-    return max(many, 16 * stride + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096)
+    return max(many, 16 * SPAN_STRIDE + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096)
 
 
 def _bf16_scratch_bytes(k: int) -> int:
@@ -59,6 +58,3 @@ def _bf16_scratch_bytes(k: int) -> int:
     unpacked = 2 * 16 * BF16_UNPACKED + 2 * 64 * (BF16_UNPACKED // 16)
     sums = 4 * BF16_ROWS * BF16_TOKENS if k > BF16_COLUMNS else 0
     return 64 + 4096 + unpacked + 2 * BF16_ROWS * min(bf16_width(k), BF16_COLUMNS) + sums
-=======
-    return 16 * SPAN_STRIDE + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096
->>>>>>> /tmp/mf/theirs

@@ -23,11 +23,7 @@ import numpy as np
 from ggpy.kernels.activations import AMX, TILE
 from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
-<<<<<<< ggpy/kernels/linear.py
-from ggpy.kernels.kinds import BF16_FROM, TILED_FROM
-=======
-from ggpy.kernels.kinds import SPAN, SPAN_STRIDE
->>>>>>> /tmp/mf/theirs
+from ggpy.kernels.kinds import BF16_FROM, SPAN, SPAN_STRIDE, TILED_FROM
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.kernels.tiled_bf16 import bf16_product, quantized_filler
 from ggpy.simd.arithmetic import fma, sum_f32
@@ -198,7 +194,7 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
     def linear_with_amx(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dots, n_tokens, k + k // 2)
+            _dots(args, ith, crew, dots, dot_tokens, n_tokens, k + k // 2)
         elif n_tokens < BF16_FROM:
             tiles(args, ith, crew, n_tokens, k + k // 2)
         else:
@@ -325,7 +321,7 @@ def float_linear(values, one, filler=None) -> tuple[Kernel, Kernel]:
     def linear_with_amx(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
-            _dots(args, ith, crew, dots, n_tokens, 4 * k)
+            _dots(args, ith, crew, dots, dot_tokens, n_tokens, 4 * k)
         elif n_tokens < BF16_FROM:
             tiles(args, ith, crew, n_tokens)
         else:
