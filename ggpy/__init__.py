@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from ggpy.api import Model, Step, load
+    from ggpy.answers import Step
+    from ggpy.api import Model, Prompt, load
     from ggpy.chat.session import Chat
     from ggpy.converter import Report, convert
     from ggpy.errors import GGPyError
     from ggpy.gguf import open_gguf
 
-__all__ = ["Chat", "GGPyError", "Model", "Report", "Step", "__version__", "convert", "load", "open_gguf"]
+__all__ = ["Chat", "GGPyError", "Model", "Prompt", "Report", "Step", "__version__", "convert", "load", "open_gguf"]
 
-_HOMES = {"Chat": "ggpy.chat.session", "GGPyError": "ggpy.errors", "Model": "ggpy.api", "Report": "ggpy.converter", "Step": "ggpy.api",
+_HOMES = {"Chat": "ggpy.chat.session", "GGPyError": "ggpy.errors", "Model": "ggpy.api", "Report": "ggpy.converter", "Prompt": "ggpy.api",
+          "Step": "ggpy.answers",
           "convert": "ggpy.converter", "load": "ggpy.api", "open_gguf": "ggpy.gguf"}  # fmt: skip
 
 

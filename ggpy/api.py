@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ggpy.answers import Answer, Step
 from ggpy.arch import ARCHS, Config
+from ggpy.batch import BatchGenerator
 from ggpy.errors import ContextError, GGPyError, ModelError
-from ggpy.generate import Generator, Network
+from ggpy.generate import Generator, Network, slots_that_fit
 from ggpy.gguf import GGUFFile, Metadata, open_gguf
 from ggpy.log import Log
 from ggpy.runtime.compiled import OnCompile
@@ -30,16 +31,16 @@ if TYPE_CHECKING:
 log = Log(__name__)
 
 DEFAULT_CONTEXT = 4096
+AT_ONCE = 8  # prompts of a batch in work at a time
+WORTH_COPYING = 16  # tokens
+STREAM_SAMPLING = {"temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"}
 
 
-@dataclass(frozen=True)
-class Step:
-    """One generated token. text: the characters that are whole with it, often none; finish: why this is the last one, else None:
-    "stop" (the model ended its text), "length" (max_tokens) or "context" (no room left)."""
+class Prompt:
+    """A prompt of a batch with settings of its own, named as those of `Model.stream`; they go before the batch's."""
 
-    token: int
-    text: str
-    finish: str | None = None
+    def __init__(self, prompt: str | Sequence[int], **settings: Any):
+        self.prompt, self.settings = prompt, settings
 
 
 def load(
@@ -89,6 +90,8 @@ class Model:
         )
         self._on_compile = on_compile
         self._idle: list[Generator] = [self.generator()]
+        self._busy: list[Generator] = []
+        self._idle_batch: BatchGenerator | None = None
         self._lock = threading.Lock()
 
     @property
@@ -137,14 +140,30 @@ class Model:
         evaluated again up to where they differ. ContextError: the prompt leaves no room; the message has both numbers.
         """
         sampler = Sampler(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, repeat_penalty=repeat_penalty, seed=seed)
-        ids = self.tokenize(prompt, bos=True) if isinstance(prompt, str) else list(prompt)
-        if max_tokens is not None and max_tokens < 0:
-            raise GGPyError(f"max_tokens is {max_tokens}, expected 0 or more")
-        if len(ids) >= self.context:
-            raise ContextError(
-                f"the prompt has {len(ids)} tokens and leaves no room in the context of {self.context}; load with a larger context"
-            )
-        return self._steps(ids or self._start(), sampler, max_tokens, StopTexts(stop))
+        return self._steps(self._answer(prompt, sampler, max_tokens, stop))
+
+    def stream_batch(
+        self, prompts: Iterable[str | Sequence[int] | Prompt], *, at_once: int = AT_ONCE, **settings: Any
+    ) -> Iterator[tuple[int, Step]]:
+        """Continue several prompts together, which reads each weight once for all of them: (number of the prompt, its next step).
+
+        Settings as of `stream`; a `Prompt` has some of its own. at_once: most prompts in work at a time, fewer if memory for keys and
+        values does not suffice; the next begins when one has ended. Steps of one prompt come in order, those of different prompts as
+        they are ready. A beginning that prompts have in common is evaluated once. Errors as of `stream`, before the first step.
+        """
+        if at_once < 1:
+            raise GGPyError(f"at_once is {at_once}, expected at least 1")
+        asked = [prompt if isinstance(prompt, Prompt) else Prompt(prompt) for prompt in prompts]
+        answers = [self._answer_of(prompt.prompt, **{**settings, **prompt.settings}) for prompt in asked]
+        return self._batch_steps(answers, at_once)
+
+    def complete_batch(self, prompts: Iterable[str | Sequence[int] | Prompt], **settings: Any) -> list[str]:
+        """The whole continuation of each prompt as text, in the order of the prompts; settings as of `stream_batch`."""
+        asked = list(prompts)
+        texts: list[list[str]] = [[] for _ in asked]
+        for number, step in self.stream_batch(asked, **settings):
+            texts[number].append(step.text)
+        return ["".join(parts) for parts in texts]
 
     def complete(self, prompt: str | Sequence[int], **settings: Any) -> str:
         """The whole continuation as text; settings as of `stream`."""
@@ -162,6 +181,9 @@ class Model:
             for generator in self._idle:
                 generator.close()
             self._idle.clear()
+            if self._idle_batch is not None:
+                self._idle_batch.close()
+                self._idle_batch = None
         self.file.close()
 
     def __enter__(self) -> Model:
@@ -177,38 +199,115 @@ class Model:
             raise GGPyError("the prompt is empty, and the model has no token to begin with")
         return [start]
 
-    def _steps(self, ids: list[int], sampler: Sampler, max_tokens: int | None, stop: StopTexts) -> Iterator[Step]:
-        limit = self.context - len(ids)
-        budget = limit if max_tokens is None else min(max_tokens, limit)
-        exhausted = "length" if max_tokens is not None and max_tokens <= limit else "context"
-        decoder = self.tokenizer.stream()
-        with self._borrow(ids) as generator:
-            for count, token in enumerate(generator.generate(ids, sampler, budget), 1):
-                if token in self.tokenizer.end_ids:
-                    yield Step(token, stop.release() + decoder.flush(), "stop")
+    def _answer(self, prompt: str | Sequence[int], sampler: Sampler, max_tokens: int | None, stop: Sequence[str]) -> Answer:
+        ids = self.tokenize(prompt, bos=True) if isinstance(prompt, str) else list(prompt)
+        if max_tokens is not None and max_tokens < 0:
+            raise GGPyError(f"max_tokens is {max_tokens}, expected 0 or more")
+        if len(ids) >= self.context:
+            raise ContextError(
+                f"the prompt has {len(ids)} tokens and leaves no room in the context of {self.context}; load with a larger context"
+            )
+        ids = ids or self._start()
+        return Answer(self.tokenizer, ids, sampler, StopTexts(stop), self.context - len(ids), max_tokens)
+
+    def _answer_of(
+        self, prompt: str | Sequence[int], *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Answer:
+        unknown = sampling.keys() - STREAM_SAMPLING
+        if unknown:
+            raise TypeError(f"unknown setting {min(unknown)!r}")
+        return self._answer(prompt, Sampler(**sampling), max_tokens, stop)
+
+    def _steps(self, answer: Answer) -> Iterator[Step]:
+        with self._borrow(answer.ids) as generator:
+            logits = generator.prefill(answer.ids)
+            while answer.left:
+                step = answer.next(logits)
+                yield step
+                if step.finish:
                     return
-                text = decoder.feed(token)
-                if count == budget:
-                    text += decoder.flush()
-                text, found = stop.feed(text)
-                if found:
-                    yield Step(token, text, "stop")
-                    return
-                yield Step(token, text + stop.release() if count == budget else text, exhausted if count == budget else None)
+                logits = generator.decode(step.token)
+
+    def _batch_steps(self, answers: Sequence[Answer], at_once: int) -> Iterator[tuple[int, Step]]:
+        waiting = [number for number, answer in enumerate(answers) if answer.left]
+        if not waiting:
+            return
+        context = max(len(answers[number].ids) + answers[number].left for number in waiting)
+        with self._borrow_batch(context, min(at_once, len(waiting))) as generator:
+            numbers: dict[int, int] = {}  # slot -> number of the prompt
+            try:
+                while waiting or numbers:
+                    while waiting and generator.free_slots:
+                        number = waiting.pop(0)
+                        ids = answers[number].ids
+                        numbers[generator.add(ids, like=self._nearest(ids))] = number
+                    for slot, logits in generator.step().items():
+                        number = numbers[slot]
+                        step = answers[number].next(logits)
+                        if step.finish:
+                            generator.remove(slot)
+                            del numbers[slot]
+                        else:
+                            generator.append(slot, step.token)
+                        yield number, step
+            finally:
+                for slot in numbers:
+                    generator.remove(slot)
+
+    def _nearest(self, ids: Sequence[int]) -> Generator | None:
+        """The generator, idle or at work, that shares most with `ids`."""
+        with self._lock:
+            return max((*self._idle, *self._busy), key=lambda generator: generator.shared_prefix(ids), default=None)
 
     @contextmanager
     def _borrow(self, ids: Sequence[int]) -> Iterator[Generator]:
-        """An idle generator, the one that shares most with `ids`, or a new one when all are at work."""
+        """An idle generator, or a new one when all are at work, with what any generator has of the beginning of `ids`.
+
+        The one that has most gives it to another where it would lose more than the other by going on from there.
+        """
+
+        def loss(generator: Generator) -> int:
+            return len(generator.ids) - generator.shared_prefix(ids)
+
         with self._lock:
-            generator = max(self._idle, key=lambda g: g.shared_prefix(ids), default=None)
+            nearest = max(self._idle, key=lambda generator: generator.shared_prefix(ids), default=None)
+            least = min(self._idle, key=loss, default=None)
+            generator = nearest if nearest is None or least is None or loss(nearest) < loss(least) + WORTH_COPYING else least
             if generator is not None:
                 self._idle.remove(generator)
-        generator = generator or self.generator()
+                self._busy.append(generator)
+        if generator is None:
+            generator = self.generator()
+            with self._lock:
+                self._busy.append(generator)
+        try:
+            source = self._nearest(ids)
+            if source is not None and source is not generator and source.shared_prefix(ids) >= generator.shared_prefix(ids) + WORTH_COPYING:
+                generator.copy_prefix(source, ids)
+            yield generator
+        finally:
+            with self._lock:
+                self._busy.remove(generator)
+                self._idle.append(generator)
+
+    @contextmanager
+    def _borrow_batch(self, context: int, slots: int) -> Iterator[BatchGenerator]:
+        """The last batch's generator, if it is idle and large enough, else a new one."""
+        with self._lock:
+            generator, self._idle_batch = self._idle_batch, None
+        if generator is not None and (generator.context < context or generator.slots < slots):
+            generator.close()
+            generator = None
+        if generator is None:
+            slots = max(1, min(slots, slots_that_fit(self.network, context)))
+            generator = BatchGenerator(self.network, context, slots, threads=self.threads, on_compile=self._on_compile)
         try:
             yield generator
         finally:
             with self._lock:
-                self._idle.append(generator)
+                generator, self._idle_batch = self._idle_batch, generator
+            if generator is not None:
+                generator.close()
 
 
 def _context(config: Config, asked: int | None, file: GGUFFile) -> int:

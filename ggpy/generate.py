@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ class Generator:
     def __init__(self, network: Network, context: int, *, threads: int, batch: int = BATCH, on_compile: OnCompile | None = None):
         if context < 1 or threads < 1 or batch < 1:
             raise ValueError(f"context {context}, threads {threads} and batch {batch} must be at least 1")
-        _check_memory(network, context)
+        check_memory(network, context)
         self.network, self.context = network, context
         self.usage = Usage()
         self._pool = ThreadPool(threads)
@@ -64,7 +64,7 @@ class Generator:
             network.forward, cache, batch=batch, outputs=min(OUTPUT_ROWS, batch), pool=self._pool, on_compile=on_compile
         )
         self._ids: list[int] = []
-        self._owner: dict[str, int] = {}  # the thread at work; no lock, which an interrupt between taking and trying would leave taken
+        self._alone = Alone("Generator")
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -84,23 +84,34 @@ class Generator:
         """Forget all but the first `count` tokens."""
         if not 0 <= count <= len(self._ids):
             raise ValueError(f"rewind to {count}: the cache holds {len(self._ids)} tokens")
-        with self._alone():
+        with self._alone:
             del self._ids[count:]
 
     def shared_prefix(self, ids: Sequence[int]) -> int:
         """How many of the cached tokens `ids` begins with."""
-        for i, (cached, wanted) in enumerate(zip(self._ids, ids, strict=False)):
-            if cached != wanted:
-                return i
-        return min(len(self._ids), len(ids))
+        return common_prefix(self._ids, ids)
+
+    def copy_prefix(self, source: Generator, ids: Sequence[int]) -> None:
+        """Take over from another generator of the same network what its cache has of the beginning of `ids`, if that is more than is here.
+
+        `source` may be at work in another thread: where its own beginning changes meanwhile, nothing is taken.
+        """
+        with self._alone:
+            count = source.shared_prefix(ids)
+            if count <= self.shared_prefix(ids) or count > self.context:
+                return
+            self._ids.clear()
+            self._program.cache.copy(source._program.cache, 0, 0, count)
+            if source.shared_prefix(ids) >= count:  # a generator forgets ids before it overwrites their keys and values
+                self._ids.extend(int(i) for i in ids[:count])
 
     def prefill(self, ids: Sequence[int]) -> np.ndarray:
         """Make `ids` the sequence, evaluating only what differs from the cached one; logits after the last: float32 (n_vocab,).
 
         The array is overwritten by the next call. ValueError for no ids or one out of range; ContextError if they do not fit.
         """
-        self._check(ids)
-        with self._alone():
+        check_ids(ids, self.network, self.context)
+        with self._alone:
             start = time.perf_counter()
             kept = min(self.shared_prefix(ids), len(ids) - 1)
             del self._ids[kept:]
@@ -112,8 +123,8 @@ class Generator:
         """Append one token; logits after it: float32 (n_vocab,), overwritten by the next call."""
         if len(self._ids) >= self.context:
             raise ContextError(f"the context of {self.context} tokens is full")
-        self._check([token])
-        with self._alone():
+        check_ids([token], self.network, self.context)
+        with self._alone:
             start = time.perf_counter()
             logits = self._evaluate([token])
             self.usage.generated_tokens += 1
@@ -122,8 +133,8 @@ class Generator:
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after every token of `ids`, evaluated from an empty cache: a new float32 (len(ids), n_vocab)."""
-        self._check(ids)
-        with self._alone():
+        check_ids(ids, self.network, self.context)
+        with self._alone:
             self._ids.clear()
             result = np.empty((len(ids), self.network.n_vocab), np.float32)
             for first in range(0, len(ids), self._program.batch):
@@ -158,35 +169,56 @@ class Generator:
         self._check_finite(logits)
         return logits[0]
 
-    def _check(self, ids: Sequence[int]) -> None:
-        if not len(ids):
-            raise ValueError("no tokens: at least one is needed to predict the next")
-        for token in ids:
-            if not 0 <= token < self.network.n_vocab:
-                raise ValueError(f"token id {token} is out of range: the model has {self.network.n_vocab} tokens")
-        if len(ids) > self.context:
-            raise ContextError(f"{len(ids)} tokens do not fit the context of {self.context}")
-
     def _check_finite(self, logits: np.ndarray) -> None:
         if not np.isfinite(logits.sum(dtype=np.float64)):
             self._ids.clear()
             raise ModelError(f"{self.network.name}: logits are not finite; {self.network.describe_fault()}")
 
-    @contextmanager
-    def _alone(self):
+
+class Alone:
+    """For one thread at a time: entering it while another thread is inside is a GGPyError that names `what`."""
+
+    def __init__(self, what: str):
+        self._what = what
+        self._owner: dict[str, int] = {}  # the thread at work; no lock, which an interrupt between taking and trying would leave taken
+
+    def __enter__(self) -> None:
         me = threading.get_ident()
         if self._owner.setdefault("thread", me) != me:
-            raise GGPyError("this Generator is at work in another thread; give each thread one of its own")
-        try:
-            yield
-        finally:
-            self._owner.clear()
+            raise GGPyError(f"this {self._what} is at work in another thread; give each thread one of its own")
+
+    def __exit__(self, *exception: object) -> None:
+        self._owner.clear()
 
 
-def _check_memory(network: Network, context: int) -> None:
-    free, per_position = available_memory(), network.shape.bytes_per_position()
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def check_ids(ids: Sequence[int], network: Network, context: int) -> None:
+    """ValueError for no ids or one out of range, ContextError if they do not fit."""
+    if not len(ids):
+        raise ValueError("no tokens: at least one is needed to predict the next")
+    for token in ids:
+        if not 0 <= token < network.n_vocab:
+            raise ValueError(f"token id {token} is out of range: the model has {network.n_vocab} tokens")
+    if len(ids) > context:
+        raise ContextError(f"{len(ids)} tokens do not fit the context of {context}")
+
+
+def check_memory(network: Network, context: int, slots: int = 1) -> None:
+    """ModelError if keys and values of so many tokens in each of `slots` sequences need more memory than is free."""
+    free, per_position = available_memory(), slots * network.shape.bytes_per_position()
     if free is not None and context * per_position > free:
         raise ModelError(
-            f"{network.name}: a context of {context} tokens needs {context * per_position / 1e6:.0f} MB for keys and values, "
-            f"{free / 1e6:.0f} MB are free; the largest that fits is {free // per_position}"
+            f"{network.name}: a context of {context} tokens needs {context * per_position / 1e6:.0f} MB for keys and values"
+            f"{f' of {slots} sequences' if slots > 1 else ''}, {free / 1e6:.0f} MB are free; "
+            f"the largest that fits is {free // per_position}"
         )
+
+
+def slots_that_fit(network: Network, context: int) -> int:
+    """How many sequences of `context` tokens find room in the memory that is free."""
+    free = available_memory()
+    return sys.maxsize if free is None else free // (context * network.shape.bytes_per_position())

@@ -135,6 +135,56 @@ def test_many_threads_share_a_model(path: Path):
         assert all(texts == [alone[i]] * 5 for i, texts in results.items())
 
 
+def cached(model: ggpy.Model) -> list[int]:
+    """How many tokens of its last prompt each idle generator had already."""
+    return [generator.usage.cached_tokens for generator in model._idle]
+
+
+def test_requests_with_a_common_beginning_take_it_from_one_that_is_at_work(model: ggpy.Model):
+    system = list(range(10, 50))
+    alone = model.complete([*system, 7, 8], max_tokens=5, temperature=0)
+    first = model.stream([*system, 100, 101, 102], temperature=0)
+    next(first)
+    assert model.complete([*system, 7, 8], max_tokens=5, temperature=0) == alone
+    assert cached(model) == [40]
+    rest = list(first)
+    assert rest and max(cached(model)) == 40
+
+
+def test_a_conversation_is_not_lost_to_a_request_that_shares_its_beginning(model: ggpy.Model):
+    """Of two idle generators, the one with the long text passes on the common beginning and keeps the rest."""
+    system = list(range(10, 40))
+    conversation = [*system, *range(100, 150)]
+    first = model.stream(conversation, max_tokens=2)
+    next(first)
+    model.complete([200, 201], max_tokens=1)
+    list(first)
+    model.complete([*system, 7, 8, 9], max_tokens=1)
+    assert sorted(cached(model)) == [0, 30]
+    model.complete([*conversation, 5], max_tokens=1)
+    assert sorted(cached(model)) == [30, 80]
+
+
+def test_a_beginning_that_changes_while_it_is_copied_is_not_taken(model: ggpy.Model, monkeypatch: pytest.MonkeyPatch):
+    source, target = model.generator(), model.generator()
+    source.prefill(list(range(10, 60)))
+    cache = target.program.cache
+    copy = cache.copy
+
+    def copy_late(*args):
+        source.rewind(20)
+        copy(*args)
+
+    monkeypatch.setattr(cache, "copy", copy_late)
+    target.copy_prefix(source, list(range(10, 60)))
+    assert target.ids == ()
+    monkeypatch.setattr(cache, "copy", copy)
+    target.copy_prefix(source, list(range(10, 60)))
+    assert target.ids == tuple(range(10, 30))
+    want = source.prefill(list(range(10, 40))).copy()
+    assert np.array_equal(target.prefill(list(range(10, 40))), want)
+
+
 def test_one_generator_refuses_two_threads_at_once(generator: Generator, monkeypatch: pytest.MonkeyPatch):
     inside, leave = threading.Event(), threading.Event()
     run = generator.program.run
