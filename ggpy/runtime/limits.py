@@ -1,4 +1,4 @@
-"""The two limits of this machine that inference runs into, measured: how fast memory is read, how fast int8 values are multiplied.
+"""The two limits of this machine that inference runs into, measured: how fast memory is read, how fast values are multiplied.
 
 Decoding reads every weight once per token; prefill multiplies every weight by every token. Speed is reported as a share of these limits.
 A pass takes tens of milliseconds, so that passes can take turns with what is compared with them: both then meet the same machine.
@@ -11,14 +11,18 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ggpy.kernels.kinds import BF16_FROM
 from ggpy.runtime.compiled import kernel
 from ggpy.runtime.parallel import run_kernel
+from ggpy.simd.target import target
 
 RESULT_BYTES = 64  # per thread
 OPERAND_BYTES = 4096
 CHUNK_BYTES = 1 << 18  # that a thread reads at a time
 PASS_BYTES = 1 << 29  # that a pass reads at least, the same again and again: starting a thread takes 0.1 ms
 PASS_ROUNDS = 1 << 22  # of eight dot products, per thread
+TILE_OPERAND_BYTES = 1 << 19  # per thread: past the first-level cache, well inside the second
+TILE_PASSES = 2048  # per thread, over these: some 20 ms
 
 Clock = Callable[[], float]
 """Seconds: those on the wall, or those that a thread had a processor for."""
@@ -69,3 +73,17 @@ def multiply_pass(threads: int, *, rounds: int = PASS_ROUNDS) -> Pass:
     """A pass of int8 dot products, operands in the first-level cache: operations (a multiplication or an addition each) per second."""
     operands = np.random.default_rng(0).integers(0, 128, OPERAND_BYTES, dtype=np.uint8)
     return Pass("multiply", threads, (operands.ctypes.data, rounds * threads), (), (operands,))
+
+
+def multiply_tiles_pass(threads: int, *, passes: int = TILE_PASSES) -> Pass:
+    """A pass of AMX products of random bfloat16 from the second-level cache: operations per second. Only for a target with `amx`."""
+    values = np.random.default_rng(0).standard_normal((threads, (TILE_OPERAND_BYTES + 4096) // 2), np.float32)
+    raw = np.zeros(values.size * 2 + 64, np.uint8)
+    operands = raw[-raw.ctypes.data % 64 :][: values.size * 2]
+    operands.view(np.uint16)[:] = values.reshape(-1).view(np.uint32) >> 16
+    return Pass("multiply_tiles", threads, (operands.ctypes.data, TILE_OPERAND_BYTES, passes * threads), (), (operands,))
+
+
+def product_pass(threads: int, tokens: int) -> Pass:
+    """The pass that limits products of so many tokens: of tiles where they are taken, else of int8."""
+    return multiply_tiles_pass(threads) if target().amx and tokens >= BF16_FROM else multiply_pass(threads)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from ggpy.runtime.compiled import kernel
-from ggpy.runtime.limits import OPERAND_BYTES, RESULT_BYTES, multiply_pass, read_pass
+from ggpy.runtime.limits import OPERAND_BYTES, RESULT_BYTES, TILE_OPERAND_BYTES, multiply_pass, multiply_tiles_pass, read_pass
 from ggpy.runtime.parallel import run_kernel
+from ggpy.simd.target import target
 
 
 def results(threads: int) -> np.ndarray:
@@ -51,3 +52,18 @@ def test_a_short_range_is_read_as_often_as_it_takes():
     """A pass over little memory must not measure how long a thread takes to start."""
     values = np.ones(1 << 16, np.uint8)
     assert read_pass([values], 2, n_bytes=1 << 27).best(0.02) > 2 * read_pass([values], 2, n_bytes=1).best(0.02)
+
+
+@pytest.mark.skipif(not target().amx, reason="kernels are not compiled for AMX")
+def test_tiles_are_multiplied_as_often_as_counted():
+    one, twice = multiply_tiles_pass(1, passes=1), multiply_tiles_pass(1, passes=2)
+    assert one() > 0 and twice() > 0
+    assert int(twice._results[0, 1]) == 2 * int(one._results[0, 1]) == 2 * (TILE_OPERAND_BYTES // 4096) * 4 * 2 * 16 * 16 * 32
+    for measured, times in ((one, 1), (twice, 2)):
+        data = measured._held[0]
+        tiles = (data[:TILE_OPERAND_BYTES].view(np.uint16).astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        a, b, c, d = tiles.reshape(-1, 4, 16, 32).transpose(1, 0, 2, 3)  # two of tokens around two of weights
+        sums = data[TILE_OPERAND_BYTES:].view(np.float32).reshape(4, 16, 16)
+        for i, (x, w) in enumerate(((a, b), (a, c), (d, b), (d, c))):
+            want = times * np.einsum("smkj,sknj->mn", x.reshape(-1, 16, 16, 2), w.reshape(-1, 16, 16, 2))
+            assert np.abs(sums[i] - want).max() < 1e-3 * np.abs(want).max()
