@@ -94,7 +94,7 @@ def main() -> None:
     if unknown := [name for name in formats if name not in FORMATS]:
         parser.error(f"no product kernel for {', '.join(unknown)}; there are {', '.join(FORMATS)}")
     peak = multiply_pass(args.threads).best(clock=clock_for(args.threads)) / 1e9
-    print(f"{target().cpu} ({target().lowering}), threads {args.threads}; int8 products at the most {peak:.0f} GOP/s")
+    print(f"{target().cpu} ({target().name}), threads {args.threads}; int8 products at the most {peak:.0f} GOP/s")
     print(
         f"{'format':8} {'rows':>6} {'cols':>6} {'tokens':>7} {'µs':>9} {'GB/s':>7} {'GOP/s':>7}   from memory: GB/s, GOP/s; read rate GB/s"
     )

@@ -38,7 +38,7 @@ def ggpy_bench(args: argparse.Namespace) -> dict[str, Any]:
 
 def lowering(settings: Sequence[str]) -> str:
     """What ggpy's kernels are compiled to in an environment."""
-    code = "from ggpy.simd.target import target; print(target().lowering)"
+    code = "from ggpy.simd.target import target; print(target().name)"
     return run_text([sys.executable, "-c", code], ggpy_environment(settings)).strip()
 
 

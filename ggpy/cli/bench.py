@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-n", "--decode", metavar="N", type=non_negative_int, default=128, help="tokens to generate; 0: no test (default 128)"
     )
     parser.add_argument("--depth", metavar="N", type=non_negative_int, default=0, help="measure again with N tokens in the KV cache")
+    parser.add_argument("--batch", metavar="N", type=positive_int, default=1, help="decode N sequences together, too")
     parser.add_argument("--threads", metavar="N[,N…]", type=list_of(positive_int), help="threads (default: what this process may use)")
     parser.add_argument("-r", "--repetitions", metavar="N", type=positive_int, default=5, help="measured runs of each test (default 5)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -49,14 +50,8 @@ def bench_file(args: argparse.Namespace) -> None:
         if not args.json:
             print(as_row(result), flush=True)
 
-    options = {
-        "prefill": args.prefill,
-        "decode": args.decode,
-        "depth": args.depth,
-        "threads": args.threads,
-        "repetitions": args.repetitions,
-    }
-    report = bench(path, on_result=on_result, on_compile=on_compile, **options)
+    tests = {"prefill": args.prefill, "decode": args.decode, "depth": args.depth, "sequences": args.batch}
+    report = bench(path, threads=args.threads, repetitions=args.repetitions, on_result=on_result, on_compile=on_compile, **tests)
     kernels = [".".join(kernel) for kernel in report.kernels]
     if args.json:
         print(json.dumps({"machine": about, "kernels": kernels, "results": [as_json(result) for result in report.results]}))
@@ -65,6 +60,8 @@ def bench_file(args: argparse.Namespace) -> None:
         if result.cache_cost is not None:
             said = f"a token takes longer than from an empty cache by {result.cache_cost:.2f} × what reading the keys and values takes"
             status.say(f"{result.test}, {result.threads} threads: {said}")
+        if result.gain is not None:
+            status.say(f"{result.test}, {result.threads} threads: {result.gain:.2f} × the tokens of one sequence")
     status.say(f"kernels {' '.join(kernels)}")
 
 
@@ -89,6 +86,7 @@ def as_json(result: Result) -> dict[str, object]:
         "test": result.test,
         "threads": result.threads,
         "depth": result.depth,
+        "sequences": result.sequences,
         "tokens_per_second": result.tokens_per_second,
         "runs": list(result.runs),
         "share_of_limit": result.share_of_limit,
@@ -98,6 +96,7 @@ def as_json(result: Result) -> dict[str, object]:
         "rates": list(result.rates),
         "others": result.others,
         "cache_cost": result.cache_cost,
+        "gain": result.gain,
     }
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ggpy
-from ggpy.bench import Result, _cache_cost, _Test
+from ggpy.bench import Result, _Bench, _cache_cost, _measure, _Test
 from ggpy.cli.bench import as_row, main
 
 
@@ -33,31 +35,54 @@ def test_depth_is_measured_in_turns_with_an_empty_cache(demo_gguf: Path, capsys:
     rows = {row["test"]: row for row in json.loads(capsys.readouterr().out)["results"]}
     assert list(rows) == ["pp8", "pp8@d100", "tg3", "tg3@d100"]
     assert [row["depth"] for row in rows.values()] == [0, 100, 0, 100]
-    with ggpy.load(demo_gguf, threads=1, context=1) as model:
-        position = model.network.shape.bytes_per_position()
-        weights = sum(t.data.nbytes for t in model.file.tensors.values() if t.name != "token_embd.weight" or not _has_head(model))
-    assert rows["tg3"]["per_token"] == weights + 2 * position
-    assert rows["tg3@d100"]["per_token"] == weights + 102 * position
-    assert rows["pp8"]["per_token"] == rows["pp8@d100"]["per_token"]
     assert isinstance(rows["tg3@d100"]["cache_cost"], float) and rows["pp8@d100"]["cache_cost"] is None
-    assert rows["tg3"]["rates"] == rows["tg3@d100"]["rates"]
 
 
-def _has_head(model: ggpy.Model) -> bool:
-    return "output.weight" in model.file.tensors
+def test_what_a_token_needs(demo_gguf: Path):
+    with ggpy.load(demo_gguf, threads=1, context=1) as model:
+        bench = _Bench(model, 8, 100)
+        position = model.network.shape.bytes_per_position()
+        table, tied = model.file.tensors.values(), "output.weight" not in model.file.tensors
+        weights = sum(t.data.nbytes for t in table if tied or t.name != "token_embd.weight")
+        assert bench._decode(0, 3).n_bytes == weights + 2 * position
+        assert bench._decode(100, 3).n_bytes == weights + 102 * position
+        assert bench._prefill(100, 8).n_bytes == (weights + 108 * position) / 8
+        matrices = sum(t.n_values for t in table if len(t.shape) == 2 and t.name.startswith("blk."))
+        assert bench._prefill(0, 8).operations == bench._prefill(100, 8).operations == 2 * matrices
+        assert bench._decode(0, 3).operations == 2 * matrices + 2 * model.config.n_vocab * model.config.d_model
+        with ExitStack() as stack:
+            assert bench._decode_together(4, 3, stack).n_bytes == weights / 4 + 2 * position
+        bench.close()
 
 
 def test_the_cost_of_the_cache_is_the_time_added_over_the_time_to_read_it():
-    empty, deep = (_Test(name, depth, 1, per_token, lambda: None) for name, depth, per_token in (("tg1", 0, 1e9), ("tg1@d9", 9, 2e9)))
+    empty, deep = (_Test(name, depth, 1, 1, n, 1, lambda: None) for name, depth, n in (("tg1", 0, 1e9), ("tg1@d9", 9, 2e9)))
     runs = {"tg1": [10.0, 10.0, 5.0], "tg1@d9": [4.0, 5.0, 2.5]}  # 0.15, 0.1 and 0.2 s more; 1 GB more at 10 GB/s is 0.1 s
     assert _cache_cost(empty, deep, runs, [10e9, 10e9, 10e9, 10e9]) == pytest.approx(1.5)
     assert _cache_cost(empty, deep, runs, [10e9, 10e9, 10e9, 2e9]) == pytest.approx(1.2)
 
 
+def test_sequences_are_decoded_together(demo_gguf: Path, capsys: pytest.CaptureFixture[str]):
+    assert main([str(demo_gguf), "-p", "0", "-n", "5", "--batch", "3", "--threads", "1", "-r", "2", "--json"]) == 0
+    one, three = json.loads(capsys.readouterr().out)["results"]
+    assert (one["test"], one["sequences"], one["gain"]) == ("tg5", 1, None)
+    assert (three["test"], three["sequences"]) == ("tg5x3", 3)
+    ratios = [a / b for a, b in zip(three["runs"], one["runs"], strict=True)]
+    assert three["gain"] == pytest.approx(statistics.median(ratios)) and three["gain"] > 0
+
+
+def test_the_limit_is_what_takes_longer():
+    """A pass of few tokens waits for memory, one of many for products: the same rates limit them by one or the other."""
+    limits: Any = {"B": lambda: 10e9, "op": lambda: 100e9}
+    tests = [_Test(name, 0, 1, 1, n_bytes, 2e9, lambda: None) for name, n_bytes in (("few", 1e9), ("many", 1e6))]
+    few, many = _measure(tests, limits, 1, 2)
+    assert (few.unit, few.limit, many.unit, many.limit) == ("B", 10.0, "op", 50.0)
+
+
 def test_a_row_shows_what_was_reached_of_what_the_machine_allows():
-    result = Result("tg128@d8000", 2, 8000, (10.0, 12.0, 11.0), "B", 2e9, (30e9, 44e9, 40e9, 25e9), 0.25)
+    result = Result("tg128@d8000", 2, 8000, 1, (10.0, 12.0, 11.0), "B", 2e9, (30e9, 44e9, 40e9, 25e9), 0.25)
     assert as_row(result).split() == ["tg128@d8000", "2", "11.0", "10.0-12.0", "22.0", "GB/s", "35.0", "GB/s", "63%", "0.2"]
-    prefill = Result("pp512", 1, 0, (100.0,), "op", 2e9, (400e9, 400e9), None)
+    prefill = Result("pp512", 1, 0, 1, (100.0,), "op", 2e9, (400e9, 400e9), None)
     assert as_row(prefill).split() == ["pp512", "1", "100.0", "100.0-100.0", "200", "GOP/s", "400", "GOP/s", "50%"]
 
 
