@@ -21,8 +21,9 @@ so a token takes k + k/8 + k/8 + k/4 bytes, or 4 k, and one by itself has as muc
 Where the CPU has AMX, BF16_FROM tokens and more are written once as bfloat16 for every kind but float32, in tiles of 16 tokens: bfloat16
 (k / 32, tokens, 32), k padded with zeros; bfloat16 is the kind that is float32 for fewer.
 
-Words of each kernel: x (tokens, k) float32, out, k, address of the token count, address of the claim counter. A thread takes whole tiles,
-so that no two write to one cache line.
+Words of each kernel: x (tokens, k) float32, out, k, address of the token count, address of the claim counter, bytes from one thread's own
+`out` to the next for a single token that every thread does for itself, else 0. A thread takes whole tiles, so that no two write to one
+cache line.
 """
 
 from __future__ import annotations
@@ -175,14 +176,20 @@ def _activations(kind):
     @kernel
     def prepare(args, ith, crew):
         x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
-        counter, width = load_i64(args + 32), tile_width(n_tokens)
+        counter, own = load_i64(args + 32), load_i64(args + 40)
+        if own != 0:
+            n_tokens = 1
+            out += ith * own
+        width = tile_width(n_tokens)
         tiles = (n_tokens + width - 1) // width
         while True:
-            first, last = claim(counter, crew, tiles, 1, tiles)
+            first, last = (0, 1) if own != 0 else claim(counter, crew, tiles, 1, tiles)
             if first == last:
                 return
             for token in range(first * width, min(last * width, n_tokens)):
                 put(x + 4 * k * token, k, out, token, width)
+            if own != 0:
+                return
 
     return prepare
 

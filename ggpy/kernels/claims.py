@@ -22,8 +22,8 @@ _UNITS = (1 << UNIT_BITS) - 1
 
 @inline
 def share(left, crew, least, most):
-    """Of `left` units, how many to take at a time: all if alone, else large pieces first and smaller ones towards the end."""
-    return min(left, max(least, min(most, left // (2 * (crew & _UNITS) - 1))))
+    """Of `left` units, how many to take at a time, `most` at most: all if alone, else large pieces first, smaller ones towards the end."""
+    return min(left, most, max(least, left // (2 * (crew & _UNITS) - 1)))
 
 
 @inline

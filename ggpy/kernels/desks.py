@@ -23,8 +23,8 @@ ON, DONE, DESKS = 0, 64, 128
 DESK_BYTES, INSIDE, STALLED, STALLED_TICKET = 128, 64, 72, 80
 PIECE_BYTES = 4096  # of scratch, at most, for the results of a piece
 
-MEET, HELP = 1, 2
-"""Flags of a tape's row: threads meet after it; what a thread holds of it, another may do over."""
+MEET, HELP, OWN = 1, 2, 4
+"""Flags of a tape's row: threads meet after it; what a thread holds of it, another may do over; every thread does all of it for itself."""
 
 FIRST_SHIFT, OP_SHIFT, WALK_SHIFT = 2, 26, 39
 OP_BITS = WALK_SHIFT - OP_SHIFT

@@ -3,7 +3,8 @@
 A tape is int64 rows of 20 words: [kernel address, flags, the kernel's words …]. Threads meet after an op with the flag MEET and after the
 last. Who comes to a meeting has found nothing left to claim; it waits for those that show at their desks (`desks.py`) that they still hold
 a piece of the work, not for those that are elsewhere: a thread that the machine has stopped delays nobody unless it holds a piece. A
-piece of an op with the flag HELP is then done over by who waits.
+piece of an op with the flag HELP is then done over by who waits. An op with the flag OWN is done by every thread for itself, so nobody
+waits for it.
 
 A walk is over when its last op is done. A thread may come out of it later, even during the next walk: all counters that it knows are used
 up by then, so it touches nothing; but it reads, so memory may only be freed after `ThreadPool.settle`.
@@ -28,6 +29,7 @@ from ggpy.kernels.desks import (
     ON,
     OP_BITS,
     OP_SHIFT,
+    OWN,
     STALLED,
     STALLED_TICKET,
     STATE,
@@ -101,11 +103,12 @@ def _walk(tape, count, walk, state, give_way, ith, nth):
     i = first = 0
     while i < count:
         row = tape + i * TAPE_BYTES
+        flags = load_i64(row + 8)
         if nth > 1:
-            atomic_store(own, base + (i << OP_SHIFT) + LOOKING)
+            atomic_store(own, base + (i << OP_SHIFT) + (AWAY if flags & OWN else LOOKING))
         _call_kernel(load_i64(row), row + 16, ith, crew)
         i += 1
-        if nth > 1 and (load_i64(row + 8) & MEET or i == count):
+        if nth > 1 and (flags & MEET or i == count):
             low, high = base + (first << OP_SHIFT), base + (i << OP_SHIFT)
             atomic_store(own, high - (1 << OP_SHIFT))
             behind = False

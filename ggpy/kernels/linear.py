@@ -13,7 +13,7 @@ Where the CPU has AMX, BF16_FROM tokens and more are multiplied in bfloat16 (`ti
 Words: 0 weights, 1 bytes per row, 2 rows, 3 k, 4 activations, 5 y float32 (tokens, rows), 6 bytes per token in y, 7 address of the token
 count, 8 address of the claim counter, 9 scratch, 10 scratch bytes per thread (`kinds.scratch_bytes`), 11 float32 rows that are added to y,
 or 0, 12 bytes per token in them: as in y for a residual, 0 for a bias, 13 address of the threads' desks, or 0 where they do not help
-each other (`claims.py`).
+each other (`claims.py`), 14 bytes from one thread's own activations to the next, or 0 where all read the same.
 """
 
 from __future__ import annotations
@@ -45,12 +45,14 @@ def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, counter, desks = load_i64(args + 32), load_i64(args + 64), load_i64(args + 104)
     sums = load_i64(args + 72) + ith * load_i64(args + 80)
+    x += ith * load_i64(args + 112)
     desk = desks + ith * DESK_BYTES if desks != 0 else 0
-    least, most = max(LEAST_ROWS, CHUNK_BYTES // row_bytes), PIECE_BYTES // 4 // n_tokens
+    pairs, least, most = (rows + 1) // 2, max(LEAST_ROWS, CHUNK_BYTES // row_bytes) // 2, PIECE_BYTES // 8 // n_tokens
     while True:
-        first, last, ticket, holder = hold(desk, counter, crew, rows, least, most)
+        first, last, ticket, holder = hold(desk, counter, crew, pairs, least, most)
         if first == last:
             return
+        first, last = 2 * first, min(2 * last, rows)
         row, stride = first, 4 * (last - first)
         while row < last and (holder == desk or is_open(holder, ticket)):
             to = sums + 4 * (row - first)

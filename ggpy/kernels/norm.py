@@ -1,7 +1,8 @@
 """RMSNorm (Zhang and Sennrich, 2019): y = x / sqrt(mean(x^2) + eps) * weight, alone or straight into the activations a product reads.
 
 Words: 0 x (tokens, k) float32, 1 weight (k) float32, 2 out, 3 k, 4 address of the token count, 5 eps as float32 bits, 6 scratch,
-7 scratch bytes per thread (4 k; unused by `rms_norm`), 8 address of the claim counter.
+7 scratch bytes per thread (4 k; unused by `rms_norm`), 8 address of the claim counter, 9 bytes from
+one thread's own `out` to the next for a single token that every thread does for itself, else 0 (not of `rms_norm`).
 """
 
 from __future__ import annotations
@@ -56,17 +57,22 @@ def _into_activations(kind):
     @kernel
     def rms_norm_into(args, ith, crew):
         x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        n_tokens, eps, counter = load_i64(load_i64(args + 32)), load_f32(args + 40), load_i64(args + 64)
+        n_tokens, eps, counter, own = load_i64(load_i64(args + 32)), load_f32(args + 40), load_i64(args + 64), load_i64(args + 72)
+        if own != 0:
+            n_tokens = 1
+            out += ith * own
         row = load_i64(args + 48) + ith * load_i64(args + 56)
         width = tile_width(n_tokens)
         tiles = (n_tokens + width - 1) // width
         while True:
-            first, last = claim(counter, crew, tiles, 1, tiles)
+            first, last = (0, 1) if own != 0 else claim(counter, crew, tiles, 1, tiles)
             if first == last:
                 return
             for token in range(first * width, min(last * width, n_tokens)):
                 rms_norm_row(x + 4 * k * token, weight, row, k, eps)
                 put(row, k, out, token, width)
+            if own != 0:
+                return
 
     return rms_norm_into
 

@@ -1,9 +1,10 @@
 """Element by element: SwiGLU's silu(gate) * up (Shazeer, 2020), sums, and the rows that become logits.
 
 Words of silu_mul and its forms: 0 gate, 1 up (tokens, k) float32, 2 out, 3 k, 4 address of the token count, 5 scratch, 6 scratch bytes per
-thread (4 k; unused by `silu_mul`), 7 address of the claim counter. Words of add: 0 a, 1 b, 2 out, 3 k, 4 address of the token count,
-5 address of the claim counter. Words of take_rows: 0 x, 1 out, 2 k, 3 address of the count, 4 the rows' numbers int64 (count), 5 address
-of the claim counter.
+thread (4 k; unused by `silu_mul`), 7 address of the claim counter, 8 bytes from one thread's own `out` to the next for a single token that
+every thread does for itself, else 0 (not of `silu_mul`). Words of add: 0 a, 1 b, 2 out, 3 k, 4 address of the token count, 5 address of the
+claim counter. Words of take_rows: 0 x, 1 out, 2 k, 3 address of the count, 4 the rows' numbers int64 (count), 5 address of the claim
+counter.
 """
 
 from __future__ import annotations
@@ -52,17 +53,22 @@ def _into_activations(kind):
     @kernel
     def silu_mul_into(args, ith, crew):
         gate, up, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        n_tokens, counter = load_i64(load_i64(args + 32)), load_i64(args + 56)
+        n_tokens, counter, own = load_i64(load_i64(args + 32)), load_i64(args + 56), load_i64(args + 64)
+        if own != 0:
+            n_tokens = 1
+            out += ith * own
         row = load_i64(args + 40) + ith * load_i64(args + 48)
         width = tile_width(n_tokens)
         tiles = (n_tokens + width - 1) // width
         while True:
-            first, last = claim(counter, crew, tiles, 1, tiles)
+            first, last = (0, 1) if own != 0 else claim(counter, crew, tiles, 1, tiles)
             if first == last:
                 return
             for token in range(first * width, min(last * width, n_tokens)):
                 silu_mul_row(gate + 4 * k * token, up + 4 * k * token, row, k)
                 put(row, k, out, token, width)
+            if own != 0:
+                return
 
     return silu_mul_into
 

@@ -43,18 +43,21 @@ class Word:
 
     kind: "count" (address of the number of rows), "tokens" (the ids), "places" (slot and position of each token), "segments", "n_segments"
     (address of their number), "output_rows" (their numbers), "cosines", "sines" (of `rope`), "positions" (in a slot of the cache),
-    "partials", "arrivals" (of `attention`), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads).
+    "partials", "arrivals" (of `attention`), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads), "own"
+    (bytes from one thread's own `buffer` to the next, 0 where all share it).
     """
 
     kind: str
     rope: Rope | None = None
     of_outputs: bool = False
+    buffer: Buffer | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
     """One kernel call. words: integers, floats (passed as float32 bits), addresses of the kinds above. scratch: bytes per thread;
-    heads: of attention, whose partial results they decide."""
+    heads: of attention, whose partial results they decide; can_be_own: of one token, every thread can do it for itself, as long as only
+    products read it."""
 
     kernel: KernelName
     words: tuple[object, ...]
@@ -63,6 +66,7 @@ class Call:
     scratch: int = 0
     op: Op | None = None
     heads: int = 0
+    can_be_own: bool = False
 
 
 class Lowering:
@@ -105,8 +109,8 @@ class Lowering:
         return self.buffers[value]
 
     def _call(self, module: str, name: str, words: Sequence[object], reads: Sequence[object], writes: Sequence[object],
-              scratch: int = 0, op: Op | None = None) -> None:  # fmt: skip
-        self.calls.append(Call((module, name), tuple(words), tuple(reads), tuple(writes), scratch, op))
+              scratch: int = 0, op: Op | None = None, can_be_own: bool = False) -> None:  # fmt: skip
+        self.calls.append(Call((module, name), tuple(words), tuple(reads), tuple(writes), scratch, op, can_be_own=can_be_own))
 
     def _single_kind(self, value: Value) -> str | None:
         """The kind of activations a value is needed in, when products of one kind are all that read it."""
@@ -122,8 +126,8 @@ class Lowering:
         if known is None:
             known = self._activations[value, kind] = Buffer(activation_bytes(kind, value.width), value.of_outputs)
             source = self._buffer(value)
-            words = (source, known, value.width, Word("count", of_outputs=value.of_outputs), Word("counter"))
-            self._call("activations", kind, words, [source], [known])
+            words = (source, known, value.width, Word("count", of_outputs=value.of_outputs), Word("counter"), Word("own", buffer=known))
+            self._call("activations", kind, words, [source], [known], can_be_own=self.fuse)
         return known
 
     def _into_activations(self, module: str, op: Op, front: Sequence[object], rest: Sequence[object]) -> None:
@@ -135,9 +139,9 @@ class Lowering:
         else:
             target_buffer = self._buffer(out)
         words = (*front, target_buffer, out.width, Word("count", of_outputs=out.of_outputs), *rest, Word("scratch"), Word("scratch_bytes"),
-                 Word("counter"))  # fmt: skip
+                 Word("counter"), Word("own", buffer=target_buffer))  # fmt: skip
         reads = [word for word in front if isinstance(word, Buffer)]
-        self._call(module, f"{op.name}_{kind}" if kind else op.name, words, reads, [target_buffer], 4 * out.width, op)
+        self._call(module, f"{op.name}_{kind}" if kind else op.name, words, reads, [target_buffer], 4 * out.width, op, kind is not None)
 
     def _embed(self, op: Op) -> None:
         weight: Weight = op.params["weight"]
@@ -169,7 +173,7 @@ class Lowering:
             y = self._buffer(out)
             words = (weight, weight.row_bytes, weight.rows, weight.cols, source, y, 4 * weight.rows, Word("count", of_outputs=x.of_outputs),
                      Word("counter"), Word("scratch"), Word("scratch_bytes"), added, 0 if total is None else 4 * weight.rows,
-                     Word("desks"))  # fmt: skip
+                     Word("desks"), Word("own", buffer=source))  # fmt: skip
             name = weight.format.name
             scratch = max(PIECE_BYTES, scratch_bytes(name, weight.cols, target().tile_tokens))
             self._call(name.lower(), "linear", words, reads, [y], scratch, total or op)

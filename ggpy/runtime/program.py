@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggpy.kernels.desks import HELP, MEET, MOST_OPS
+from ggpy.kernels.desks import HELP, MEET, MOST_OPS, OWN
 from ggpy.kernels.segments import SEGMENT_WORDS, partial_bytes
 from ggpy.runtime.compiled import KernelName, OnCompile, kernel, prepare
 from ggpy.runtime.kv_cache import LINE, KVCache
 from ggpy.runtime.lowering import Buffer, Cache, Call, Lowering, Word
+from ggpy.runtime.meetings import meetings, own_places, own_results
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.recorder import Recorder, Value
 from ggpy.runtime.rotary import Rope
@@ -64,11 +65,14 @@ class Program:
         capacity = {False: -(-batch // tile) * tile, True: -(-outputs // tile) * tile}
         self._offsets, size = _plan(self.calls, lowered.buffers[logits], capacity, reuse=fuse)
         self._scratch_bytes = -(-max(call.scratch for call in self.calls) // LINE) * LINE + LINE
-        self._arena = _aligned(size + self._scratch_bytes * pool.threads)
-        self._scratch = self._arena.ctypes.data + size
-        self._counters = np.zeros((len(self.calls), LINE // 8), np.int64)
         self._split = next(i for i, call in enumerate(self.calls) if call.op is not None and call.op.name == "outputs")
-        self._tape = self._assemble()
+        own = own_results(self.calls, self._offsets, self._split)
+        own_offsets, self._own_bytes = own_places(self.calls, own, meetings(self.calls, self._offsets, self._split, own))
+        self._arena = _aligned(size + (self._scratch_bytes + self._own_bytes) * pool.threads)
+        self._scratch = self._arena.ctypes.data + size
+        self._own = self._scratch + self._scratch_bytes * pool.threads
+        self._counters = np.zeros((len(self.calls), LINE // 8), np.int64)
+        self._tape, self._single_tape = self._assemble({}), self._assemble(own_offsets)
         self._logits = self.values(logits, outputs)
         weakref.finalize(self, pool.settle)  # a helper may still be reading what the program holds
 
@@ -93,7 +97,8 @@ class Program:
             part = rows[first : first + self.outputs]
             self._output_rows[: len(part)] = part
             self._step[_OUTPUT_COUNT] = len(part)
-            self.pool.walk(self._tape[self._split :] if first else self._tape)
+            tape = self._tape if n > 1 else self._single_tape
+            self.pool.walk(tape[self._split :] if first else tape)
             if out.base is not self._logits.base:
                 out[first : first + len(part)] = self._logits[: len(part)]
         return out
@@ -132,18 +137,19 @@ class Program:
     @property
     def n_bytes(self) -> int:
         """Memory held beside the mapped weights and the KV cache."""
-        return self._arena.nbytes + self._partials.nbytes + self._tape.nbytes + self._counters.nbytes
+        return self._arena.nbytes + self._partials.nbytes + self._tape.nbytes + self._single_tape.nbytes + self._counters.nbytes
 
-    def _assemble(self) -> np.ndarray:
+    def _assemble(self, own: dict[Buffer, int]) -> np.ndarray:
+        """The tape, with the offsets of what each thread has its own of."""
         tape = np.zeros((len(self.calls), TAPE_WORDS), np.int64)
-        barriers = _barriers(self.calls, self._offsets, self._split)
-        for i, (call, meet) in enumerate(zip(self.calls, barriers, strict=True)):
-            tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] == "linear")
+        for i, (call, meet) in enumerate(zip(self.calls, meetings(self.calls, self._offsets, self._split, own), strict=True)):
+            is_own = call.can_be_own and call.writes[0] in own
+            tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] == "linear") + OWN * is_own
             for j, word in enumerate(call.words):
-                tape[i, 2 + j] = self._resolve(word, i)
+                tape[i, 2 + j] = self._resolve(word, i, own)
         return tape
 
-    def _resolve(self, word: object, call: int) -> int:
+    def _resolve(self, word: object, call: int, own: dict[Buffer, int]) -> int:
         match word:
             case bool() | int():
                 return int(word)
@@ -154,9 +160,12 @@ class Program:
             case np.ndarray():
                 return word.ctypes.data
             case Buffer():
-                return self._arena.ctypes.data + self._offsets[word]
+                offset = own.get(word)
+                return self._own + offset if offset is not None else self._arena.ctypes.data + self._offsets[word]
             case Cache(layer, part):
                 return getattr(self.cache, part)[layer].ctypes.data
+            case Word("own"):
+                return self._own_bytes if word.buffer in own else 0
             case Word():
                 return self._resolve_word(word, call)
         raise TypeError(f"no kernel word can hold {word!r}")
@@ -218,6 +227,10 @@ def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, r
             if isinstance(buffer, Buffer):
                 last[buffer] = len(calls) if i >= split and not buffer.of_outputs else i
     last[logits] = len(calls)
+    for call in calls:
+        if call.can_be_own:  # threads that make it for themselves read what it is made of as long as others read the result
+            until = max(last[b] for b in call.writes if isinstance(b, Buffer))
+            last |= {b: max(last[b], until) for b in call.reads if isinstance(b, Buffer)}
     places: dict[Buffer, int] = {}
     free: list[tuple[int, int]] = []  # (bytes, offset)
     sizes: dict[Buffer, int] = {}
@@ -239,23 +252,3 @@ def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, r
             for buffer in {b for b in (*call.reads, *call.writes) if isinstance(b, Buffer) and last[b] == i}:
                 free.append((sizes[buffer], places[buffer]))
     return places, end
-
-
-def _barriers(calls: Sequence[Call], places: dict[Buffer, int], split: int) -> list[bool]:
-    """After which calls all threads must meet: before one that reads or overwrites what another thread may still be at work on."""
-
-    def place(thing: object) -> object:
-        return places[thing] if isinstance(thing, Buffer) else thing
-
-    meet = [False] * len(calls)
-    reading: set[object] = set()
-    writing: set[object] = set()
-    for i, call in enumerate(calls):
-        reads, writes = {place(b) for b in call.reads}, {place(b) for b in call.writes}
-        if reads & writing or writes & (reading | writing):
-            meet[i - 1] = True
-            reading, writing = set(), set()
-        reading |= reads
-        writing |= writes
-    meet[split - 1] = meet[-1] = True
-    return meet

@@ -77,6 +77,18 @@ def test_logits_are_close_to_the_reference(tmp_path: Path, name: str):
         assert (got - want).std() <= limit * want.std()
 
 
+@pytest.mark.parametrize("name", ["F32", "Q4_K", "Q8_0"])
+def test_threads_change_nothing_one_by_one(tmp_path: Path, name: str):
+    """Single tokens, which every thread norms and quantizes for itself."""
+    with loaded(write_llama(tmp_path / "m.gguf", name)) as model:
+        unfused = model.program(fuse=False)
+        want = [unfused.run([token], i, 1)[0].copy() for i, token in enumerate(TOKENS)]
+        for threads in (1, 2, 3, 8):
+            program = model.program(threads=threads)
+            for i, token in enumerate(TOKENS):
+                assert np.array_equal(program.run([token], i, 1)[0], want[i])
+
+
 def test_one_by_one_equals_at_once_within_rounding(tmp_path: Path):
     with loaded(write_llama(tmp_path / "m.gguf", "F32")) as model:
         at_once = model.program().run(TOKENS, 0, len(TOKENS)).copy()

@@ -115,8 +115,10 @@ def with_a_piece(chain: Chain, op: int, ith: int) -> None:
     (rows, k), threads = chain.weights[op].shape, chain.pool.threads
     walk = int(chain.pool._words[4])
     assert chain.counters[op, 0] >> 28 < walk, "somebody claimed before"
-    size = max(4, (12 << 10) // (4 * k), min(1024 // int(chain.count[0]), rows // (2 * threads - 1)))
-    chain.counters[op, 0] = (walk << 28) + min(size, rows)
+    pairs = rows // 2
+    size = max(max(4, (12 << 10) // (4 * k)) // 2, min(512 // int(chain.count[0]), pairs // (2 * threads - 1)))
+    assert size < pairs
+    chain.counters[op, 0] = (walk << 28) + size
     desk_of(chain.pool, ith)[0] += HOLDING - LOOKING
 
 
