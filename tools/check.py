@@ -3,8 +3,9 @@
     python tools/check.py               all of them
     python tools/check.py lint types   some of them, by name
 
-Every check runs even when an earlier one failed; the exit code is 1 if any did. The kernel tests run again under two other
-lowerings, because one machine shows only its own: AVX2 (`NUMBA_CPU_NAME=haswell`) and portable (no int8 dot instruction).
+Every check runs even when an earlier one failed; the exit code is 1 if any did. The kernel tests run again under other lowerings,
+because one machine shows only its own: AVX2 (`NUMBA_CPU_NAME=haswell`), portable (no int8 dot instruction), and the products of AMX, which
+are emulated where the CPU has none (any x86-64 with AVX-512 on Linux).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL_TESTS = ("tests/simd", "tests/kernels", "tests/runtime")
+AMX_TESTS = ("tests/kernels", "tests/runtime", "-k", "test_linear or test_tiled_bf16 or test_limits or many_tokens")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ CHECKS = (
     Check("docs", ("python", "tools/generate_docs.py", "--check")),
     Check("tests", ("pytest", "-q")),
     Check("avx2", ("pytest", "-q", *KERNEL_TESTS), {"NUMBA_CPU_NAME": "haswell"}),
+    Check("amx", ("pytest", "-q", *AMX_TESTS), {"GGPY_SIMD": "amx-bf16"}),
     Check("portable", ("pytest", "-q", *KERNEL_TESTS), {"GGPY_SIMD": "portable"}),
 )
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ggpy.kernels.kinds import BF16_FROM
+
 from .lockstep import compare, loaded
 from .tiny import write_llama
 
@@ -48,6 +50,13 @@ def test_every_op_agrees_in_other_shapes(tmp_path: Path, changes: dict):
     check(write_llama(tmp_path / "m.gguf", "F16", **changes), TOKENS, threads=2)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_op_agrees_for_many_tokens(tmp_path: Path, name: str):
+    """As many as are multiplied in bfloat16 where the CPU has AMX; the last tile is not full."""
+    path = write_llama(tmp_path / "m.gguf", name, layers=1)
+    check(path, (TOKENS * 3)[: BF16_FROM + 5], threads=2)
+
+
 def test_every_op_agrees_in_a_mix_of_formats(tmp_path: Path):
     mix = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "attn_k": "Q8_0", "token_embd": "Q5_0"}
     check(write_llama(tmp_path / "m.gguf", mix), TOKENS, threads=2, split=3)
@@ -63,9 +72,10 @@ def test_every_op_of_the_real_model_agrees(smollm2_gguf: Path):
 @pytest.mark.parametrize("name", ["F32", "Q4_K", "Q8_0"])
 def test_fused_equals_unfused_and_threads_change_nothing(tmp_path: Path, name: str):
     with loaded(write_llama(tmp_path / "m.gguf", name)) as model:
-        plain = model.program(fuse=False).run(TOKENS, 0, len(TOKENS)).copy()
-        for threads in (1, 2, 3):
-            assert np.array_equal(model.program(threads=threads).run(TOKENS, 0, len(TOKENS)), plain)
+        for tokens in (TOKENS, (TOKENS * 3)[: BF16_FROM + 3]):
+            plain = model.program(fuse=False).run(tokens, 0, len(tokens)).copy()
+            for threads in (1, 2, 3):
+                assert np.array_equal(model.program(threads=threads).run(tokens, 0, len(tokens)), plain)
 
 
 @pytest.mark.parametrize("name", ["F32", "Q8_0"])
