@@ -71,6 +71,11 @@ class Strings(Sequence[str]):
         """Bytes of each string: int64 (n,)."""
         return self._stops - self._starts
 
+    @property
+    def laid_out(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What it was made of: UTF-8 in which strings lie, uint8; where they start and stop, int64 (n,)."""
+        return self._texts, self._starts, self._stops
+
     def indices_of(self, wanted: Collection[bytes]) -> list[int]:
         """Where the strings with these UTF-8 bytes are, ascending."""
         if not wanted or not len(self):

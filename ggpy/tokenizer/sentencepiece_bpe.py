@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import numpy as np
 
 from ggpy.errors import TokenizerError, printable
+from ggpy.gguf.strings import Strings
 from ggpy.log import Log
 from ggpy.tokenizer.token_table import TokenTable, TokenType
 
@@ -18,7 +18,8 @@ SPACE = "▁"  # U+2581 stands for a space in tokens
 # Field numbers and types of sentencepiece_model.proto.
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _BPE = 2
-_VARINT, _BYTES, _FIXED32 = 0, 2, 5
+_VARINT, _BYTES = 0, 2
+_AT_ONCE = 4096  # pieces written together
 
 
 class SentencePieceBPE:
@@ -57,22 +58,55 @@ def model_proto(table: TokenTable) -> bytes:
     Where the table has no token for the unknown, a piece n_vocab stands in.
     """
     kinds = _piece_types(table)
-    pieces, scores = list(table.tokens), np.asarray(table.scores, "<f4")
+    parts = [_pieces(table.tokens, np.asarray(table.scores, "<f4"), kinds)]
     if TokenType.UNKNOWN not in kinds:
-        pieces.append(_unused_name(table))
-        kinds = np.append(kinds, np.int8(TokenType.UNKNOWN))
-        scores = np.append(scores, np.float32(0)).astype("<f4")
-    score_bytes = scores.tobytes()
-    out = bytearray()
-    for i, (text, kind) in enumerate(zip(pieces, kinds.tolist(), strict=True)):
-        raw = text.encode()
-        size = _varint(len(raw))
-        body = b"\x0a" + size + raw + b"\x15" + score_bytes[4 * i : 4 * i + 4] + b"\x18" + bytes((kind,))  # piece = 1, score = 2, type = 3
-        out += b"\x0a" + _varint(len(body)) + body
+        parts.append(_pieces(Strings.of([_unused_name(table)]), np.zeros(1, "<f4"), np.array([TokenType.UNKNOWN], np.int8)))
     has_bytes = TokenType.BYTE in kinds
     trainer = _field(3, _VARINT, _BPE) + _field(35, _VARINT, int(has_bytes))  # model_type, byte_fallback
     normalizer = _field(3, _VARINT, 0) + _field(4, _VARINT, 0) + _field(5, _VARINT, 1)  # dummy prefix, extra spaces removed, spaces escaped
-    return bytes(out + _field(_TRAINER, _BYTES, trainer) + _field(_NORMALIZER, _BYTES, normalizer))
+    return b"".join([*parts, _field(_TRAINER, _BYTES, trainer), _field(_NORMALIZER, _BYTES, normalizer)])
+
+
+def _pieces(texts: Strings, scores: np.ndarray, kinds: np.ndarray) -> bytes:
+    """One ModelProto.pieces entry for each text: piece = 1, score = 2, type = 3. scores: float32 (n,). kinds: int8 (n,)."""
+    source, begins, _ = texts.laid_out
+    parts = []
+    for first in range(0, len(texts), _AT_ONCE):
+        some = slice(first, first + _AT_ONCE)
+        lengths = texts.lengths[some]
+        bodies = 1 + _varint_bytes(lengths) + lengths + 5 + 2
+        sizes = 1 + _varint_bytes(bodies) + bodies
+        ends = np.cumsum(sizes)
+        out = np.zeros(int(ends[-1]), np.uint8)
+        at = ends - sizes
+        out[at] = 0x0A
+        at = _put_varints(out, at + 1, bodies)
+        out[at] = 0x0A
+        at = _put_varints(out, at + 1, lengths)
+        behind = np.cumsum(lengths)
+        within = np.arange(int(behind[-1])) - np.repeat(behind - lengths, lengths)
+        out[np.repeat(at, lengths) + within] = source[np.repeat(begins[some], lengths) + within]
+        at = at + lengths
+        out[at] = 0x15
+        out[at[:, None] + np.arange(1, 5)] = scores[some].view(np.uint8).reshape(-1, 4)
+        out[at + 5] = 0x18
+        out[at + 6] = kinds[some]
+        parts.append(out.tobytes())
+    return b"".join(parts)
+
+
+def _varint_bytes(values: np.ndarray) -> np.ndarray:
+    """How many bytes each takes as a varint, int64; for values below 2^28, more than metadata can hold."""
+    return 1 + (values >= 2**7).astype(np.int64) + (values >= 2**14) + (values >= 2**21)
+
+
+def _put_varints(out: np.ndarray, at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Write each of `values` at its place in `out`; returns the places behind them."""
+    sizes = _varint_bytes(values)
+    for i in range(int(sizes.max())):
+        more = sizes > i
+        out[at[more] + i] = (values[more] >> 7 * i & 0x7F) | np.where(sizes[more] > i + 1, 0x80, 0)
+    return at + sizes
 
 
 def _piece_types(table: TokenTable) -> np.ndarray:
@@ -103,19 +137,7 @@ def _unused_name(table: TokenTable) -> str:
     return name
 
 
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _field(number: int, wire_type: int, value: int | float | bytes) -> bytes:
-    key = _varint(number << 3 | wire_type)
-    if isinstance(value, bytes):
-        return key + _varint(len(value)) + value
-    return key + (struct.pack("<f", value) if wire_type == _FIXED32 else _varint(int(value)))
+def _field(number: int, wire_type: int, value: int | bytes) -> bytes:
+    """A field of a message; numbers, values and lengths below 128."""
+    key = bytes((number << 3 | wire_type,)) if number < 16 else bytes((number << 3 & 0x7F | wire_type | 0x80, number >> 4))
+    return key + bytes((len(value),)) + value if isinstance(value, bytes) else key + bytes((value,))

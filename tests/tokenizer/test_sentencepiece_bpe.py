@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggpy.errors import TokenizerError
+from ggpy.gguf.strings import Strings
 from ggpy.tokenizer import Tokenizer, TokenType, load_tokenizer
+from ggpy.tokenizer.sentencepiece_bpe import _pieces
 from tests.tokenizer.naive import merge_by_score
 from tests.tokenizer.vocabularies import BYTES, PIECES, sentencepiece, sentencepiece_metadata, with_tokens
 
@@ -77,3 +80,23 @@ def test_long_pieces_have_long_lengths() -> None:
     pieces = ["a", "b", *["ab" * n for n in (1, 2, 4, 8, 16, 32, 64, 96)]]
     tokenizer = sentencepiece({"add_space_prefix": False}, pieces=pieces)
     assert spelled(tokenizer, "ab" * 96) == ["ab" * 96]
+
+
+def test_pieces_are_written_as_protocol_buffers_have_them() -> None:
+    def varint(value: int) -> bytes:
+        return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80,)) + varint(value >> 7)
+
+    texts = [
+        "",
+        "a",
+        "▁漢字",
+        *("x" * n for n in (118, 119, 120, 121, 127, 128, 16_374, 16_375, 16_383, 16_384, 2**21)),
+        *map(str, range(9000)),
+    ]
+    scores = -np.arange(len(texts), dtype="<f4") / 3
+    kinds = np.arange(len(texts)).astype(np.int8) % 7
+    expected = b""
+    for text, score, kind in zip(texts, scores, kinds, strict=True):
+        body = b"\x0a" + varint(len(text.encode())) + text.encode() + b"\x15" + score.tobytes() + b"\x18" + bytes((kind,))
+        expected += b"\x0a" + varint(len(body)) + body
+    assert _pieces(Strings.of(texts), scores, kinds) == expected
