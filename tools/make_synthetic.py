@@ -4,7 +4,7 @@
 
 Tensors get the block formats that ggpy-convert gives them. Weights are gaussian with the spread that training starts from; of each shape
 about a million are encoded, and repeated from another row on in each tensor. The vocabulary is made up. The text such a model writes means
-nothing, its speed is that of the shape. Nothing larger than a few MB is held in memory.
+nothing, its speed is that of the shape. No tensor is ever held in memory whole.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ggpy.simd.target import target
 RESULT_BYTES = 64  # per thread
 OPERAND_BYTES = 4096
 CHUNK_BYTES = 1 << 18  # that a thread reads at a time
-PASS_BYTES = 1 << 29  # that a pass reads at least, the same again and again: starting a thread takes 0.1 ms
+PASS_BYTES = 1 << 29  # that a pass reads at least, the same again and again: starting a thread takes 0.05 ms
 PASS_ROUNDS = 1 << 22  # of eight dot products, per thread
 TILE_OPERAND_BYTES = 1 << 19  # per thread: past the first-level cache, well inside the second
 TILE_PASSES = 2048  # per thread, over these: some 20 ms
