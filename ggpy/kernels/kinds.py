@@ -17,9 +17,6 @@ BF16_COLUMNS = 2048  # most of their values: with 512 kB, a panel stays in a sec
 BF16_TOKENS = 512  # most tokens whose sums are kept from one piece of k to the next: 256 kB
 BF16_UNPACKED = 512  # values of sixteen rows that are unpacked before they are widened, in the first-level cache
 
-SPAN = 256  # values of a row of quantized weights that are unpacked at a time
-SPAN_STRIDE = SPAN + 64  # no power of two, so that sixteen rows lie in different sets of the first-level cache
-
 
 def activation_kind(format_name: str) -> str:
     """ "float32", "int8_32", "int8_256" or "bfloat16": the kernel in `activations.py` that prepares what the format's `linear` reads.
@@ -43,6 +40,11 @@ def bf16_width(k: int) -> int:
     return -(-k // BF16_STEP) * BF16_STEP
 
 
+def unpacked_stride(k: int) -> int:
+    """Bytes from one unpacked row of k values to the next: no large power of two, so that sixteen do not fall into one set of a cache."""
+    return (k + 63) // 64 * 64 + 64
+
+
 def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:
     """Scratch that a format's `linear` or `embed` needs per thread for rows of k values."""
     many = _bf16_scratch_bytes(k) if target().amx and format_name not in ("F32", "F16") else 0
@@ -50,11 +52,11 @@ def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:
         stride = (k + 15) // 16 * 64
         return max(many, 16 * stride + 64 * tile_tokens + 16 * stride)
     stride = (k + 63) // 64 * 64
-    return max(many, 16 * SPAN_STRIDE + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096)
+    return max(many, 16 * unpacked_stride(k) + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096)
 
 
 def _bf16_scratch_bytes(k: int) -> int:
     """As `tiled_bf16.py` lays it out: a tile configuration, four tiles, sixteen rows of int8 with their scales twice, a panel, sums."""
-    unpacked = 2 * 16 * BF16_UNPACKED + 2 * 64 * (BF16_UNPACKED // 16)
+    unpacked = 2 * 16 * unpacked_stride(BF16_UNPACKED) + 2 * 64 * (BF16_UNPACKED // 16)
     sums = 4 * BF16_ROWS * BF16_TOKENS if k > BF16_COLUMNS else 0
     return 64 + 4096 + unpacked + 2 * BF16_ROWS * min(bf16_width(k), BF16_COLUMNS) + sums

@@ -23,25 +23,31 @@ import numpy as np
 from ggpy.kernels.activations import AMX, TILE
 from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
-from ggpy.kernels.kinds import BF16_FROM, SPAN, SPAN_STRIDE, TILED_FROM
+from ggpy.kernels.kinds import BF16_FROM, TILED_FROM, unpacked_stride
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.kernels.tiled_bf16 import bf16_product, quantized_filler
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
-from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, store_f32, store_f32x16
+from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, prefetch, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, f32x16
 
 CHUNK = 32  # rows of a panel pair: what a thread takes at a time when there are many tokens
 CHUNK_BYTES, LEAST_ROWS = 12 << 10, 4  # with few tokens it takes at least as many bytes of weights, about a microsecond's worth, and rows
 PANEL = 16
+LINE, AHEAD = 64, 4096  # bytes of a cache line, and that unpacking prefetches ahead
 ROWWISE_FROM = 3  # tokens from which a row is unpacked once for four of them, rather than two rows for one
 
-_zero = constant(f32x16, 0.0)
+_zero, _stride = constant(f32x16, 0.0), inline(unpacked_stride)
 
 
 @inline
 def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
-    """Few tokens: every two rows with every token. Sums go to scratch first: by then another thread may have stored them."""
+    """Few tokens: every two rows with every token, or every row with four. Sums go to scratch first: by then another thread may have
+    stored them.
+
+    Two rows are as far apart as the piece allows, so that the weights are read as two long streams, which the CPU's own prefetching
+    follows; neighbouring rows would come at half the speed.
+    """
     w, row_bytes, rows, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     x, counter, desks = load_i64(args + 32), load_i64(args + 64), load_i64(args + 104)
     sums = load_i64(args + 72) + ith * load_i64(args + 80)
@@ -53,16 +59,17 @@ def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
         if first == last:
             return
         first, last = 2 * first, min(2 * last, rows)
+        in_pairs = n_tokens < ROWWISE_FROM
         row, stride = first, 4 * (last - first)
-        while row < last and (holder == desk or is_open(holder, ticket)):
+        end = first + (last - first + 1) // 2 if in_pairs else last
+        while row < end and (holder == desk or is_open(holder, ticket)):
             to = sums + 4 * (row - first)
-            if n_tokens < ROWWISE_FROM:
-                other = min(row + 1, last - 1)
+            if in_pairs:
+                other = min(end + row - first, last - 1)
                 for token in range(n_tokens):
                     one, two = dots(w + row * row_bytes, w + other * row_bytes, x + token * token_bytes, k)
                     store_f32(to + token * stride + 4 * (other - row), two)
                     store_f32(to + token * stride, one)
-                row += 2
             else:
                 for token in range(0, n_tokens, 4):
                     b, c, d = min(token + 1, n_tokens - 1), min(token + 2, n_tokens - 1), min(token + 3, n_tokens - 1)
@@ -72,8 +79,8 @@ def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
                     store_f32(to + c * stride, third)
                     store_f32(to + b * stride, second)
                     store_f32(to + token * stride, first_sum)
-                row += 1
-        if row >= last and deliver(holder, ticket):
+            row += 1
+        if row == end and deliver(holder, ticket):
             for token in range(n_tokens):
                 _store_rows(args, sums + 4 * token * (last - first), first, last - first, token)
             clear(desk, holder, ticket)
@@ -128,20 +135,22 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
 
     @inline
     def fill_panel(w, row_bytes, k, height, rows, panel, scales, mins):
-        """Unpack `height` rows, SPAN values of each at a time to `rows`, and turn them so that a panel vector holds all sixteen."""
-        for start in range(0, k, SPAN):
-            values = min(SPAN, k - start)
-            for r in range(height):
-                block, q = w + r * row_bytes + start // block_values * block_bytes, rows + r * SPAN_STRIDE
-                low, high = scales + 4 * r + start // group * 64, mins + 4 * r + start // group * 64
-                for _ in range(values // block_values):
-                    unpack(block, q, low, high, 64)
-                    block += block_bytes
-                    q += block_values
-                    low += 64 * (block_values // group)
-                    high += 64 * (block_values // group)
-            for i in range(0, values, 64):
-                transpose_16x16(rows + i, SPAN_STRIDE, panel + 16 * (start + i))
+        """Unpack `height` rows one after the other to `rows`, then turn them so that a panel vector holds all sixteen."""
+        stride = _stride(k)
+        for r in range(height):
+            block, q = w + r * row_bytes, rows + r * stride
+            low, high = scales + 4 * r, mins + 4 * r
+            for at in range(k // block_values):
+                if at * block_bytes % LINE < block_bytes:
+                    for line in range(0, block_bytes, LINE):
+                        prefetch(block + AHEAD + line)
+                unpack(block, q, low, high, 64)
+                block += block_bytes
+                q += block_values
+                low += 64 * (block_values // group)
+                high += 64 * (block_values // group)
+        for i in range(0, k, 64):
+            transpose_16x16(rows + i, stride, panel + 16 * i)
         for r in range(height, PANEL):
             for g in range(k // group):
                 store_f32(scales + 64 * g + 4 * r, np.float32(0))
@@ -153,7 +162,7 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
         x, counter = load_i64(args + 32), load_i64(args + 64)
         stride = (k + 63) // 64 * 64
         unpacked = load_i64(args + 72) + ith * load_i64(args + 80)
-        sums = unpacked + PANEL * SPAN_STRIDE
+        sums = unpacked + PANEL * _stride(k)
         panels = sums + 64 * TILE
         panel_bytes = 16 * stride + 2 * (64 * (k // group))
         while True:

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ggpy.kernels.claims import claim
-from ggpy.kernels.kinds import BF16_COLUMNS, BF16_ROWS, BF16_STEP, BF16_TOKENS, BF16_UNPACKED
+from ggpy.kernels.kinds import BF16_COLUMNS, BF16_ROWS, BF16_STEP, BF16_TOKENS, BF16_UNPACKED, unpacked_stride
 from ggpy.kernels.options import inline, outlined
 from ggpy.simd.arithmetic import fma
 from ggpy.simd.matrix import transpose_16x16
@@ -58,7 +58,7 @@ def quantized_filler(fill_panel: Callable, *, block_values: int, block_bytes: in
     `fill_panel` unpacks sixteen rows to unsigned integers (count / 4, 16, 4) and to scales and mins (groups, 16); here they become
     bfloat16: each value rounded once to float32 and once, to nearest even, to bfloat16.
     """
-    unpacked_bytes, scale_bytes = TILE_ROWS * BF16_UNPACKED, 64 * (BF16_UNPACKED // group)
+    unpacked_bytes, scale_bytes = TILE_ROWS * unpacked_stride(BF16_UNPACKED), 64 * (BF16_UNPACKED // group)
 
     @inline
     def widen(q, scales, mins, count, panel):
