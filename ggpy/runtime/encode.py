@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -66,7 +67,12 @@ def encode_measured(values: np.ndarray, block_format: BlockFormat, threads: int 
 
 def has_encoder(block_format: BlockFormat) -> bool:
     """Whether the format has a compiled encoder. Imports nothing heavy."""
-    return has_kernel(f"encode.{block_format.name.lower()}")
+    return _has_encoder(block_format.name)
+
+
+@functools.cache
+def _has_encoder(name: str) -> bool:
+    return has_kernel(f"encode.{name.lower()}")  # looks through the file system
 
 
 def widened(values: np.ndarray) -> NDArray[np.float32]:
