@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ggpy.kernels.linear import quantized_embed, quantized_linear
 from ggpy.kernels.options import Kernel, inline
 from ggpy.simd.arithmetic import fma, sum_halves
 from ggpy.simd.dot import dot_i16, weighted_dot
-from ggpy.simd.memory import load_f16, load_f16_pairs, load_f32, load_i8x64, load_i16x16, prefetch, store, store_f32
+from ggpy.simd.memory import load_f16, load_f16_pairs, load_f32, load_i8x64, load_i16x16, prefetch, scatter, store
 from ggpy.simd.vectors import (
     Vector,
     concat,
@@ -55,7 +53,6 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
     """
     has_min = bool(min_lanes)
     lanes = Vector("i16", 2 * n_words)
-    lane = extract(lanes)
 
     def weights(row: int, half: int) -> list[int]:
         return [row * n_words + scale_lanes[(128 * half + 8 * i) // group] for i in range(16)]
@@ -65,6 +62,10 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
     steps_at, d = (step_at, 0) if has_min else (step_at - 2, 1)  # two float16 are read: d and dmin, or what is before d, and d
     step_a, step_b, step_low = (permute(f32x4, picked) for picked in ([d] * 16, [d + 2] * 16, [1] * 8 + [3] * 8))
     centers = constant(f32x16, center)
+    groups, floats = 256 // group, Vector("f32", 256 // group)
+    group_scales, group_mins = permute(lanes, scale_lanes), permute(lanes, min_lanes or scale_lanes)
+    numbers, all_groups = convert(Vector("i16", groups), floats), splat(floats)
+    scatter_groups, group_centers = scatter(floats), constant(floats, center)
 
     @inline
     def finish(first, second, low):
@@ -138,27 +139,14 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
         by, d = words(w, w), load_f16(w + step_at)
         for c in range(4):
             _store_values(q + 64 * c, values(w, c))
-        for g in range(256 // group):
-            one = d * np.float32(lane(by, scale_lane(g)))
-            store_f32(scale + stride * g, one)
-            store_f32(
-                low + stride * g, load_f16(w + step_at + 2) * np.float32(lane(by, min_lane(g))) if has_min else one * np.float32(center)
-            )
+        scales = numbers(group_scales(by)) * all_groups(d)
+        scatter_groups(scale, stride, scales)
+        if has_min:
+            scatter_groups(low, stride, numbers(group_mins(by)) * all_groups(load_f16(w + step_at + 2)))
+        else:
+            scatter_groups(low, stride, scales * group_centers())
 
-    scale_lane, min_lane = _lookup(scale_lanes), _lookup(min_lanes)
     return (
         quantized_linear(dots, dot_tokens, unpack, block_values=256, block_bytes=block_bytes, group=group),
         quantized_embed(unpack, block_values=256, block_bytes=block_bytes, group=group),
     )
-
-
-def _lookup(numbers: Sequence[int]):
-    """lookup(i) -> numbers[i], which are 0, 1, … or, four at a time, with gaps of four between."""
-    start, gap = (numbers[0], numbers[4] - numbers[3] - 1) if numbers else (0, 0)
-    assert list(numbers) == [start + i + gap * (i // 4) for i in range(len(numbers))]
-
-    @inline
-    def lookup(i):
-        return start + i + gap * (i // 4)
-
-    return lookup

@@ -227,6 +227,24 @@ def scatter_i8x16(typing, address, stride, value):
     return types.void(types.intp, types.intp, _i8x16), code
 
 
+def scatter(vector: Vector):
+    """scatter(f32x8)(address, stride, value): each lane on its own, `stride` bytes apart."""
+
+    @intrinsic
+    def op(typing, address, stride, value):
+        def code(context, builder, signature, args):
+            address, stride, value = args
+            for i in range(vector.lanes):
+                at = builder.add(address, builder.mul(stride, ir.Constant(I64, i)))
+                lane = builder.extract_element(value, ir.Constant(I32, i))
+                builder.store(lane, pointer(builder, at, vector.ir.element), align=1)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, types.intp, vector), code
+
+    return op
+
+
 @intrinsic
 def load_f16_pairs(typing, first, second):
     """Two neighbouring float16 at each of two places, widened to f32x4."""
