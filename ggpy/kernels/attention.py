@@ -9,7 +9,7 @@ them all up in their order (as Dao et al., Flash-Decoding, 2023, do on other mac
 Words: 0 queries (tokens, heads, head_dim) float32, 1 out (same), 2 heads, 3 key-value heads, 4 head_dim, 5 key cache, 6 value cache
 (laid out as in `rope.py`), 7 positions in a slot, 8 address of the number of segments, 9 segments (`segments.py`), 10 address of the claim
 counter, 11 scale as float32 bits, 12 scratch, 13 scratch bytes per thread, 14 partial results, 15 arrivals int64 (segments, key-value
-heads), zero before and after.
+heads), zero before and after, 16 address of the threads' desks, or 0 where they do not help each other (`claims.py`).
 
 A row of results is float32: head_dim sums rounded up to 16, sixteen lanes whose sum is the weights' total, the peak, 15 unused.
 """
@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.claims import claim
+from ggpy.kernels.claims import clear, deliver, give_up, hold, is_of_this_walk
+from ggpy.kernels.desks import DESK_BYTES
 from ggpy.kernels.exponential import exp2_f32x16
 from ggpy.kernels.options import inline, kernel
 from ggpy.kernels.segments import BLOCK, CHUNK, COUNT, FIRST, POSITION, SEGMENT_BYTES, SLOT, TOKENS
@@ -132,7 +133,8 @@ def attention(args, ith, crew):
     head_dim, key_cache, value_cache = load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
     positions, n_segments, segments = load_i64(args + 56), load_i64(load_i64(args + 64)), load_i64(args + 72)
     counter, factor = load_i64(args + 80), load_f32(args + 88) * LOG2_E
-    partials, arrivals = load_i64(args + 112), load_i64(args + 120)
+    partials, arrivals, desks = load_i64(args + 112), load_i64(args + 120), load_i64(args + 128)
+    desk = desks + ith * DESK_BYTES if desks != 0 else 0
     group, padded = heads // kv_heads, (head_dim + 15) // 16 * 16
     row_bytes, most = 4 * padded + 128, group * TOKENS
     chunk_bytes, head_chunks = group * row_bytes, (positions + CHUNK - 1) // CHUNK
@@ -144,10 +146,10 @@ def attention(args, ith, crew):
         units += kv_heads * _pieces(segments + SEGMENT_BYTES * s)
     passed, index, pieces = 0, -1, 0
     while True:
-        claimed, after = claim(counter, crew, units, 1, 1)
+        claimed, after, ticket, holder = hold(desk, counter, crew, units, 1, 1)
         if claimed == after:
             return
-        while claimed - passed >= kv_heads * pieces:
+        while claimed - passed >= kv_heads * pieces and index < n_segments - 1:
             passed += kv_heads * pieces
             index += 1
             pieces = _pieces(segments + SEGMENT_BYTES * index)
@@ -164,16 +166,30 @@ def attention(args, ith, crew):
         source, n_queries, place = 4 * head_dim * (token * heads + head * group), tokens * group, slot * kv_heads + head
         keys, values = key_cache + 2 * place * positions * head_dim, value_cache + 2 * place * positions * padded
         partial = partials + (index * kv_heads + head) * head_chunks * chunk_bytes
-        result = partial + chunk * chunk_bytes if chunks > 1 else rows
+        if not is_of_this_walk(holder, ticket):  # else positions and tokens that do not go together could lead past the cache's end
+            give_up(desk, holder, ticket)
+            if holder != desk:
+                return
+            continue
         _take_queries(queries + source, 4 * head_dim * heads, group, n_queries, head_dim, factor, q)
-        _clear(result, n_queries, padded)
-        _walk(q, n_queries, group, keys, values, head_dim, padded, first, last, block, position, scores, result)
-        if chunks > 1:
-            arrived = arrivals + 8 * (index * kv_heads + head)
-            if atomic_add(arrived, 1) != chunks - 1:
-                continue
-            store_i64(arrived, 0)
-            for m in range(group):
-                _combine(partial + m * row_bytes, chunks, chunk_bytes, rows + m * row_bytes, padded)
-        for m in range(n_queries):
-            _write(rows + m * row_bytes, padded, out + source + 4 * head_dim * (m // group * heads + m % group), head_dim)
+        _clear(rows, n_queries, padded)
+        _walk(q, n_queries, group, keys, values, head_dim, padded, first, last, block, position, scores, rows)
+        if deliver(holder, ticket):
+            whole = True
+            if chunks > 1:
+                for i in range(0, chunk_bytes, 64):
+                    store_f32x16(partial + chunk * chunk_bytes + i, load_f32x16(rows + i))
+                arrived = arrivals + 8 * (index * kv_heads + head)
+                whole = atomic_add(arrived, 1) == chunks - 1
+                if whole:
+                    store_i64(arrived, 0)
+                    for m in range(group):
+                        _combine(partial + m * row_bytes, chunks, chunk_bytes, rows + m * row_bytes, padded)
+            if whole:
+                for m in range(n_queries):
+                    _write(rows + m * row_bytes, padded, out + source + 4 * head_dim * (m // group * heads + m % group), head_dim)
+            clear(desk, holder, ticket)
+        else:
+            give_up(desk, holder, ticket)
+        if holder != desk:
+            return

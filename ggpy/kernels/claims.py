@@ -68,6 +68,12 @@ def is_open(holder, ticket):
 
 
 @inline
+def is_of_this_walk(holder, ticket):
+    """Whether what the caller has read so far belongs to the piece, and not, some of it, to a later walk: nobody has delivered it yet."""
+    return holder == 0 or atomic_replace(holder, ticket, ticket) == ticket
+
+
+@inline
 def deliver(holder, ticket):
     """Whether the caller is the one to store its piece; `clear` says when that is done."""
     return holder == 0 or atomic_replace(holder, ticket, ticket + (STORING - HOLDING)) == ticket

@@ -231,7 +231,7 @@ class Lowering:
         key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
         words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("n_segments"),
                  Word("segments"), Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"), Word("partials"),
-                 Word("arrivals"))  # fmt: skip
+                 Word("arrivals"), Word("desks"))  # fmt: skip
         scratch = segments.scratch_bytes(heads // shape.n_kv_heads, shape.head_dim)
         self.calls.append(Call(("attention", "attention"), words, (q, key_cache, value_cache), (out,), scratch, op, heads))
 

@@ -68,6 +68,11 @@ class ThreadPool:
         """Address of what the threads show each other, for kernels whose work another thread may do over (`ggpy.kernels.claims`)."""
         return self._state.ctypes.data + DESKS
 
+    @property
+    def walks(self) -> int:
+        """How many walks there were, the one that is on among them."""
+        return int(self._words[4])
+
     def walk(self, tape: np.ndarray, count: int | None = None) -> None:
         """Run the first `count` ops (default all) of `tape`: int64 (n_ops, 20), on every thread of the pool that has the time.
 

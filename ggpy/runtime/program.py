@@ -144,7 +144,7 @@ class Program:
         tape = np.zeros((len(self.calls), TAPE_WORDS), np.int64)
         for i, (call, meet) in enumerate(zip(self.calls, meetings(self.calls, self._offsets, self._split, own), strict=True)):
             is_own = call.can_be_own and call.writes[0] in own
-            tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] == "linear") + OWN * is_own
+            tape[i, 0], tape[i, 1] = kernel(*call.kernel), MEET * meet + HELP * (call.kernel[1] in ("linear", "attention")) + OWN * is_own
             for j, word in enumerate(call.words):
                 tape[i, 2 + j] = self._resolve(word, i, own)
         return tape

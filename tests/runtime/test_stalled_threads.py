@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from ggpy.kernels.desks import AWAY, DESK_BYTES, HELP, HOLDING, INSIDE, LOOKING, MEET, OP_SHIFT, STALLED, STATE
+from ggpy.kernels.segments import partial_bytes, scratch_bytes
 from ggpy.runtime.compiled import kernel
+from ggpy.runtime.kv_cache import CacheShape, KVCache
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.program import TAPE_WORDS
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_ssize_t, ctypes.c_ssize_t, ctypes.c_ssize_t)
 LONG = 20.0  # seconds that a test waits before it fails
+UNIT_BITS = 28  # of a counter: above them, the walk
 
 ROWS, K = 300, 64
 
@@ -67,9 +70,60 @@ class Chain:
         rng = np.random.default_rng(seed)
         return rng.integers(-1, 2, (1 + seed % self.tokens, K)).astype(np.float32)
 
+    def first_piece(self, op: int) -> int:
+        """Units of the first claim: pairs of rows."""
+        rows, k = self.weights[op].shape
+        size = max(max(4, (12 << 10) // (4 * k)) // 2, min(512 // int(self.count[0]), rows // 2 // (2 * self.pool.threads - 1)))
+        assert size < rows // 2
+        return size
+
+
+class Attention:
+    """A tape of one attention: `tokens` at a position of a cache of random values."""
+
+    HEADS, SHAPE, POSITIONS = 6, CacheShape(1, 2, 32), 1200
+
+    def __init__(self, pool: ThreadPool, position: int, tokens: int):
+        rng = np.random.default_rng(0)
+        self.pool, shape = pool, self.SHAPE
+        self.cache = KVCache(shape, self.POSITIONS)
+        for part in (self.cache.keys[0], self.cache.values[0]):
+            part[:] = rng.standard_normal(part.shape)
+        self.queries = rng.standard_normal((tokens, self.HEADS * shape.head_dim)).astype(np.float32)
+        self.out, self.n_segments = np.zeros_like(self.queries), np.array([1])
+        self.segments, self.arrivals = np.array([0, 0, tokens, position]), np.zeros((1, 2), np.int64)
+        self.partials = np.zeros(partial_bytes(self.HEADS, shape.head_dim, self.POSITIONS), np.uint8)
+        self.scratch = np.zeros((pool.threads, scratch_bytes(3, shape.head_dim)), np.uint8)
+        self.counters, self.tape = np.zeros((1, 8), np.int64), np.zeros((1, TAPE_WORDS), np.int64)
+        arrays = (self.n_segments, self.segments, self.counters)
+        words = (kernel("attention", "attention"), MEET | HELP, self.queries.ctypes.data, self.out.ctypes.data, self.HEADS, 2,
+                 shape.head_dim, self.cache.keys[0].ctypes.data, self.cache.values[0].ctypes.data, self.cache.positions,
+                 *(array.ctypes.data for array in arrays), int(np.float32(0.2).view(np.uint32)), self.scratch.ctypes.data,
+                 self.scratch.shape[1], self.partials.ctypes.data, self.arrivals.ctypes.data, pool.desks)  # fmt: skip
+        self.tape[0, : len(words)] = words
+        alone = np.array([*words[2:-1], 0])
+        ENTRY(words[0])(alone.ctypes.data, 0, 1)
+        self.want = self.out.copy()
+        assert np.isfinite(self.want).all() and self.want.any()
+        self.counters.fill(0)
+
+    def inputs(self, seed: int) -> np.ndarray:
+        return self.queries
+
+    def first_piece(self, op: int) -> int:
+        return 1
+
+    def walk(self, x: np.ndarray) -> bool:
+        self.out.fill(np.nan)
+        self.pool.walk(self.tape)
+        return np.array_equal(self.out, self.want) and not self.arrivals.any()
+
+
+Stop = Callable[["Chain | Attention", int, int], None]
+
 
 @contextmanager
-def stopped(chain: Chain, op: int, how: Callable[[Chain, int, int], None]) -> Iterator[threading.Event]:
+def stopped(chain: Chain | Attention, op: int, how: Stop) -> Iterator[threading.Event]:
     """A helper is stopped at `op` in a way of its own, once, within a walk that is done; until the event is set."""
     reached, go_on, waited_for = threading.Event(), threading.Event(), []
     real = ENTRY(int(chain.tape[op, 0]))
@@ -81,7 +135,7 @@ def stopped(chain: Chain, op: int, how: Callable[[Chain, int, int], None]) -> It
             reached.set()
             if not go_on.wait(LONG):
                 waited_for.append(op)
-                chain.counters[op] = int(chain.counters[op, 0]) >> 28 << 28  # give the piece back, so that the walk can end
+                chain.counters[op] = int(chain.counters[op, 0]) >> UNIT_BITS << UNIT_BITS  # give the piece back, so that the walk can end
             desk = desk_of(chain.pool, ith)
             desk[0] = (int(desk[0]) >> OP_SHIFT << OP_SHIFT) + LOOKING
         elif ith == 0 and not desk_of(chain.pool, 0)[STALLED // 8]:
@@ -105,26 +159,22 @@ def desk_of(pool: ThreadPool, ith: int) -> np.ndarray:
     return np.frombuffer(words, np.int64)
 
 
-def empty_handed(chain: Chain, op: int, ith: int) -> None:
+def empty_handed(chain: Chain | Attention, op: int, ith: int) -> None:
     """It has claimed nothing."""
     desk_of(chain.pool, ith)[0] += AWAY - LOOKING
 
 
-def with_a_piece(chain: Chain, op: int, ith: int) -> None:
+def with_a_piece(chain: Chain | Attention, op: int, ith: int) -> None:
     """It has claimed the first piece there is, as the kernel does."""
-    (rows, k), threads = chain.weights[op].shape, chain.pool.threads
-    walk = int(chain.pool._words[4])
-    assert chain.counters[op, 0] >> 28 < walk, "somebody claimed before"
-    pairs = rows // 2
-    size = max(max(4, (12 << 10) // (4 * k)) // 2, min(512 // int(chain.count[0]), pairs // (2 * threads - 1)))
-    assert size < pairs
-    chain.counters[op, 0] = (walk << 28) + size
+    walk = chain.pool.walks
+    assert chain.counters[op, 0] >> UNIT_BITS < walk, "somebody claimed before"
+    chain.counters[op, 0] = (walk << UNIT_BITS) + chain.first_piece(op)
     desk_of(chain.pool, ith)[0] += HOLDING - LOOKING
 
 
 @pytest.mark.parametrize("how", [empty_handed, with_a_piece])
 @pytest.mark.parametrize("threads", [2, 4])
-def test_a_stopped_thread_delays_no_walk_and_does_no_harm_later(how: Callable[[Chain, int, int], None], threads: int):
+def test_a_stopped_thread_delays_no_walk_and_does_no_harm_later(how: Stop, threads: int):
     pool = ThreadPool(threads)
     chain = Chain(pool, 6)
     for op in (0, 3, 5):
@@ -136,6 +186,17 @@ def test_a_stopped_thread_delays_no_walk_and_does_no_harm_later(how: Callable[[C
             for i in range(200):
                 assert chain.walk(chain.inputs(i), steps=1 + i % 6)
         assert all(desk_of(pool, ith)[0] & STATE == AWAY for ith in range(threads))
+    pool.close()
+
+
+@pytest.mark.parametrize(("position", "tokens"), [(40, 1), (1100, 1), (700, 20)])
+def test_attention_that_a_stopped_thread_holds_is_done_over(position: int, tokens: int):
+    pool = ThreadPool(2)
+    attention = Attention(pool, position, tokens)
+    with stopped(attention, 0, with_a_piece) as go_on:
+        assert all(attention.walk(attention.queries) for _ in range(20))
+        go_on.set()
+        assert all(attention.walk(attention.queries) for _ in range(50))
     pool.close()
 
 
