@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -231,6 +232,9 @@ def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, r
         if call.can_be_own:  # threads that make it for themselves read what it is made of as long as others read the result
             until = max(last[b] for b in call.writes if isinstance(b, Buffer))
             last |= {b: max(last[b], until) for b in call.reads if isinstance(b, Buffer)}
+    ending: dict[int, list[Buffer]] = defaultdict(list)
+    for buffer, i in last.items():
+        ending[i].append(buffer)
     places: dict[Buffer, int] = {}
     free: list[tuple[int, int]] = []  # (bytes, offset)
     sizes: dict[Buffer, int] = {}
@@ -249,6 +253,5 @@ def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, r
                 sizes[buffer], places[buffer] = size, end
                 end += size
         if reuse:
-            for buffer in {b for b in (*call.reads, *call.writes) if isinstance(b, Buffer) and last[b] == i}:
-                free.append((sizes[buffer], places[buffer]))
+            free += [(sizes[buffer], places[buffer]) for buffer in ending[i]]
     return places, end
