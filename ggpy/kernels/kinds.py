@@ -55,8 +55,11 @@ def scratch_bytes(format_name: str, k: int, tile_tokens: int) -> int:
     return max(many, 16 * unpacked_stride(k) + 64 * tile_tokens + 2 * (16 * stride + 2 * 64 * (k // 16)) + 4096)
 
 
+BF16_UNPACKED_BYTES = 2 * 16 * unpacked_stride(BF16_UNPACKED) + 2 * 64 * (BF16_UNPACKED // 16)
+"""Sixteen rows of int8 before and after they are turned, and their scales and mins."""
+
+
 def _bf16_scratch_bytes(k: int) -> int:
-    """As `tiled_bf16.py` lays it out: a tile configuration, four tiles, sixteen rows of int8 with their scales twice, a panel, sums."""
-    unpacked = 2 * 16 * unpacked_stride(BF16_UNPACKED) + 2 * 64 * (BF16_UNPACKED // 16)
+    """As `tiled_bf16.py` lays it out: a tile configuration, four tiles, unpacked rows, a panel, sums."""
     sums = 4 * BF16_ROWS * BF16_TOKENS if k > BF16_COLUMNS else 0
-    return 64 + 4096 + unpacked + 2 * BF16_ROWS * min(bf16_width(k), BF16_COLUMNS) + sums
+    return 64 + 4096 + BF16_UNPACKED_BYTES + 2 * BF16_ROWS * min(bf16_width(k), BF16_COLUMNS) + sums

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ggpy.kernels.claims import claim
-from ggpy.kernels.kinds import BF16_COLUMNS, BF16_ROWS, BF16_STEP, BF16_TOKENS, BF16_UNPACKED, unpacked_stride
+from ggpy.kernels.kinds import BF16_COLUMNS, BF16_ROWS, BF16_STEP, BF16_TOKENS, BF16_UNPACKED, BF16_UNPACKED_BYTES, unpacked_stride
 from ggpy.kernels.options import inline, outlined
 from ggpy.simd.arithmetic import fma
 from ggpy.simd.matrix import transpose_16x16
@@ -178,7 +178,7 @@ def bf16_product(fill: Callable, store_tile: Callable) -> Callable:
         store_f32x16(zeros, _zero())
         out = zeros + CONFIG_BYTES
         scratch = out + 4 * TILE_BYTES
-        panel = scratch + 2 * TILE_ROWS * BF16_UNPACKED + 2 * 64 * (BF16_UNPACKED // 16)
+        panel = scratch + BF16_UNPACKED_BYTES
         piece, pairs = _piece(k), (rows + PAIR - 1) // PAIR
         sums = panel + 2 * BF16_ROWS * ((piece + BF16_STEP - 1) & -BF16_STEP)
         together = n_tokens if piece >= k else BF16_TOKENS

@@ -13,12 +13,12 @@ import sys
 import numpy as np
 import pytest
 
-from ggpy.blocks import BLOCKS, dequantize
+from ggpy.blocks import BLOCKS
 from ggpy.kernels.kinds import BF16_FROM, BF16_TOKENS, activation_bytes, activation_kind, bf16_width, scratch_bytes
 from ggpy.simd.target import AMX, target
 
 from .naive import activations, aligned, call, count, rounded_to_bf16
-from .test_linear import weights
+from .test_linear import expected, weights
 
 with_amx = pytest.mark.skipif(not target().amx, reason=f"kernels are not compiled for AMX (GGPY_SIMD={AMX} does, and tests emulate it)")
 
@@ -42,10 +42,8 @@ def test_pieces_make_the_whole(name: str, rows: int, k: int, n_tokens: int):
     rng, fmt = np.random.default_rng(n_tokens), BLOCKS[name]
     w, x = weights(fmt, rows, k), rng.standard_normal((n_tokens, k)).astype(np.float32)
     got = product(name, w, x)
-    dense, rounded = dequantize(w, fmt), rounded_to_bf16(x).astype(np.float64)
-    want, magnitude = rounded @ rounded_to_bf16(dense).astype(np.float64).T, np.abs(rounded) @ np.abs(dense).T
-    # Float32 sums of two halves; and a weight that lies between two bfloat16 may be either, 2^-8 apart: 8 of k = 4352 at the most here.
-    assert np.all(np.abs(got - want) <= magnitude * 2**-17)
+    want, magnitude, _ = expected(fmt, w, x)
+    assert np.all(np.abs(got - want) <= magnitude * 2**-18)
     assert np.array_equal(product(name, w, x, threads=3), got)
 
 
