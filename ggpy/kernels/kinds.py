@@ -9,7 +9,7 @@ from ggpy.blocks import BLOCKS
 from ggpy.simd.target import target
 
 TILED_FROM = 5  # tokens: below, a dot per row and token; from here on, sixteen rows at a time are unpacked
-BF16_FROM = 32  # tokens: from here on, where the CPU has AMX, rows are unpacked to bfloat16, which costs twice what int8 does
+BF16_FROM = 32  # tokens: from here on, where the CPU has AMX, rows are unpacked to bfloat16: more work a row, less a token
 BF16_STEP = 32  # values that one bfloat16 product sums: rows are padded with zeros to a multiple
 
 BF16_ROWS = 128  # most rows of a panel of unpacked weights,
