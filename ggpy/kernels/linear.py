@@ -53,7 +53,8 @@ def _dots(args, ith, crew, dots, dot_tokens, n_tokens, token_bytes):
     sums = load_i64(args + 72) + ith * load_i64(args + 80)
     x += ith * load_i64(args + 112)
     desk = desks + ith * DESK_BYTES if desks != 0 else 0
-    pairs, least, most = (rows + 1) // 2, max(LEAST_ROWS, CHUNK_BYTES // row_bytes) // 2, PIECE_BYTES // 8 // n_tokens
+    pairs, most = (rows + 1) // 2, PIECE_BYTES // 8 // n_tokens
+    least = min(max(LEAST_ROWS, CHUNK_BYTES // row_bytes) // 2, most)
     while True:
         first, last, ticket, holder = hold(desk, counter, crew, pairs, least, most)
         if first == last:
