@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from ggpy.cache import cache_directory, read_entry, write_entry
 from ggpy.runtime import elf
+from ggpy.runtime.host import available_threads
 from ggpy.simd.target import target
 from ggpy.simd.versions import version_digest
 
@@ -27,7 +27,8 @@ KernelName = tuple[str, str]
 """(module below ggpy.kernels, attribute): ("q4_k", "linear")."""
 
 OnCompile = Callable[[KernelName, int, int], None]
-"""Called before a kernel is compiled: (its name, how many were compiled before it, how many there are to compile)."""
+"""Called before a kernel is compiled: (its name, how many were begun before it, how many there are to compile). One call at a time, but not
+always from the thread that waits for the kernels."""
 
 _SOURCES = os.fspath(Path(__file__).resolve().parents[1])
 _lock = threading.RLock()
@@ -46,17 +47,14 @@ def kernel(module: str, name: str) -> int:
 
 
 def prepare(names: Iterable[KernelName], on_compile: OnCompile | None = None) -> None:
-    """Make the kernels' addresses known; those that no valid cache entry holds are compiled, one after the other."""
+    """Make the kernels' addresses known; those that no valid cache entry holds are compiled, on several processors where there are."""
     with _lock:
-        missing = []
-        for name in dict.fromkeys(names):
-            if name not in _addresses and not _load(name):
-                missing.append(name)
-        for done, name in enumerate(missing):
-            if on_compile:
-                on_compile(name, done, len(missing))
-            code, entry = getattr(importlib.import_module(f"ggpy.kernels.{name[0]}"), name[1]).emit()
-            _save(name, code, entry)
+        missing = [name for name in dict.fromkeys(names) if name not in _addresses and not _load(name)]
+        if not missing:
+            return
+        from ggpy.runtime.compiling import compile_kernels
+
+        for name, (code, entry) in compile_kernels(missing, available_threads(), on_compile, _save).items():
             _addresses[name] = _link(code, entry)
 
 
