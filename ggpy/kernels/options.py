@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite import ir
 from numba import njit
-from numba.core import codegen, config, dispatcher, registry, types
+from numba.core import cgutils, codegen, config, dispatcher, registry, types
 from numba.core.ccallback import CFunc
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -54,24 +55,39 @@ def _lowering_only() -> Iterator[Any]:
         before, usual = compiler._customize_flags, generator._library_class
         compiler._customize_flags, generator._library_class = lower_only, _LinkedOnly
         generator.set_env = lambda name, environment: None  # would write to a symbol that machine code has
-        machine, features = generator._tm, generator._tm_features
+        machine, features, layout = generator._tm, generator._tm_features, generator._data_layout
         generator._tm, generator._tm_features = _machine(generator), target().features
+        if target().triple:
+            generator._data_layout = str(generator._tm.target_data)
+            generator._create_empty_module = lambda name: _module(generator, name)
         try:
             yield generator
         finally:
-            generator._tm, generator._tm_features = machine, features
+            generator._tm, generator._tm_features, generator._data_layout = machine, features, layout
             compiler._customize_flags, generator._library_class = before, usual
+            generator.__dict__.pop("_create_empty_module", None)
             del generator.set_env
 
 
 def _machine(generator: Any) -> Any:
-    """The generator's own target machine, or one with `target`'s features where these are others than numba found."""
-    if generator._tm_features == target().features:
+    """The generator's own target machine, or one for `target` where that has other features than numba found, or is of another kind."""
+    if generator._tm_features == target().features and not target().triple:
         return generator._tm
     options: dict[str, Any] = {"opt": getattr(config, "OPT")}  # noqa: B009 (made when numba is imported)
     generator._customize_tm_options(options)
     options |= {"cpu": target().cpu, "features": target().features}
-    return llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine(**options)
+    if target().triple:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        options["reloc"] = "default"  # as numba has it there
+    return llvm.Target.from_triple(target().triple or llvm.get_process_triple()).create_target_machine(**options)
+
+
+def _module(generator: Any, name: str) -> ir.Module:
+    """As numba makes empty modules, for `target`'s kind of machine."""
+    module = ir.Module(cgutils.normalize_ir_text(name))
+    module.triple, module.data_layout = target().triple, generator._data_layout
+    return module
 
 
 inline = njit(forceinline=True, **OPTIONS)

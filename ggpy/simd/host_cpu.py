@@ -38,7 +38,18 @@ def host_cpu() -> tuple[str, str]:
 def _ask() -> tuple[str, str]:
     import llvmlite.binding as llvm
 
-    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    features = llvm.get_host_cpu_features().flatten()
+    if b"asimddp" in _words(b"Features"):  # of what Linux tells about ARM64, LLVM leaves this out
+        features = ",".join([features] * bool(features) + ["+dotprod"])
+    return llvm.get_host_cpu_name(), features
+
+
+def _words(name: bytes) -> list[bytes]:
+    """What the first processor's description has in the line of that name."""
+    for line in (_description() or b"").split(b"\n"):
+        if line.split(b":")[0].strip() == name:
+            return line.partition(b":")[2].split()
+    return []
 
 
 def _description() -> bytes | None:
@@ -50,6 +61,6 @@ def _description() -> bytes | None:
             first = file.read(_DESCRIBED).partition(b"\n\n")
     except OSError:
         return None
-    if not first[1] or b"flags" not in first[0]:
+    if not first[1] or not (b"flags" in first[0] or b"Features" in first[0]):
         return None
     return b"\n".join(line for line in first[0].split(b"\n") if not line.startswith(_CHANGING))

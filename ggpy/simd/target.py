@@ -2,7 +2,8 @@
 
 Follows numba's own settings: NUMBA_CPU_NAME and NUMBA_CPU_FEATURES override the host's. GGPY_SIMD names a lowering in place of the one that
 fits the CPU: "portable" keeps the int8 dot product in plain LLVM IR, "avx512-vnni" leaves AMX unused where it is there, and "amx-bf16"
-compiles for AMX without looking (a CPU that lacks it ends the process; tests emulate it). It is how each lowering is tested.
+compiles for AMX without looking (a CPU that lacks it ends the process; tests emulate it). "neon-dot" on another machine than ARM64 compiles
+for one: for any that has the instruction, or for the one that NUMBA_CPU_NAME names. It is how each lowering is tested.
 """
 
 from __future__ import annotations
@@ -20,10 +21,15 @@ _VNNI_512 = {"cascadelake", "cooperlake", "icelake-client", "icelake-server", "t
              "graniterapids", "graniterapids-d", "diamondrapids", "znver4", "znver5"}  # fmt: skip
 _AVX_VNNI = {"alderlake", "raptorlake", "meteorlake", "gracemont", "sierraforest", "grandridge", "arrowlake", "arrowlake-s", "lunarlake"}
 _AVX2 = {"haswell", "broadwell", "skylake", "skylake-avx512", "cannonlake", "znver1", "znver2", "znver3", "x86-64-v3", "x86-64-v4"}
+_DOTPROD = {"cortex-a76", "cortex-a77", "cortex-a78", "cortex-a710", "cortex-a720", "cortex-x1", "cortex-x2", "cortex-x3", "cortex-x4",
+            "neoverse-n1", "neoverse-n2", "neoverse-n3", "neoverse-v1", "neoverse-v2", "neoverse-v3", "ampere1", "ampere1a", "ampere1b",
+            "apple-m1", "apple-m2", "apple-m3", "apple-m4"}  # fmt: skip
 
 _AMX_BF16 = {"sapphirerapids", "emeraldrapids", "graniterapids", "graniterapids-d", "diamondrapids"}
 
 LOWERINGS = ("avx512-vnni", "avx-vnni", "avx2", "neon-dot", "portable")
+NEON = "neon-dot"
+ARM64_TRIPLE, ARM64_FEATURES = "aarch64-unknown-linux-gnu", "+neon,+dotprod"
 AMX = "amx-bf16"
 AMX_FEATURES = ("amx-tile", "amx-bf16", "avx512bf16")
 
@@ -34,13 +40,15 @@ _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18  # x86-64's numbe
 class Target:
     """cpu: LLVM's name; features: LLVM's feature string; lowering: one of LOWERINGS, how int8 products are summed.
 
-    amx: many tokens are multiplied as bfloat16 in AMX tiles; the lowering is then "avx512-vnni", for few.
+    amx: many tokens are multiplied as bfloat16 in AMX tiles; the lowering is then "avx512-vnni", for few. triple: LLVM's name of another
+    kind of machine that the code is for, which this one can only emulate; "" for its own.
     """
 
     cpu: str
     features: str
     lowering: str
     amx: bool = False
+    triple: str = ""
 
     @property
     def name(self) -> str:
@@ -91,6 +99,10 @@ def target() -> Target:
         request_tiles()
         missing = [f"+{feature}" for feature in AMX_FEATURES if feature not in known]
         return Target(cpu, ",".join([features] * bool(features) + missing), "avx512-vnni", amx=True)
+    if chosen == NEON and platform.machine().lower() not in ("aarch64", "arm64"):
+        if named in (None, "", "host"):
+            cpu, features = "generic", ARM64_FEATURES
+        return Target(cpu, features, NEON, triple=ARM64_TRIPLE)
     lowering = chosen or _lowering(cpu, known)
     fits = (cpu in _AMX_BF16 and not features) or known.issuperset(AMX_FEATURES)
     return Target(cpu, features, lowering, amx=fits and not chosen and lowering == "avx512-vnni" and request_tiles())
@@ -113,6 +125,6 @@ def _lowering(cpu: str, features: set[str]) -> str:
         return "avx-vnni"
     if (cpu in _AVX2 and not features) or "avx2" in features:
         return "avx2"
-    if "dotprod" in features:
-        return "neon-dot"
+    if cpu in _DOTPROD or "dotprod" in features:
+        return NEON
     return "portable"
