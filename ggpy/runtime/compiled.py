@@ -12,12 +12,14 @@ import hashlib
 import importlib.util
 import json
 import os
+import platform
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ggpy.cache import cache_directory, read_entry, write_entry
+from ggpy.errors import GGPyError
 from ggpy.runtime import elf
 from ggpy.runtime.host import available_threads
 from ggpy.simd.target import target
@@ -48,14 +50,30 @@ def kernel(module: str, name: str) -> int:
 
 def prepare(names: Iterable[KernelName], on_compile: OnCompile | None = None) -> None:
     """Make the kernels' addresses known; those that no valid cache entry holds are compiled, on several processors where there are."""
+    if target().triple:
+        kind = f"{target().triple.partition('-')[0]} ({target().name})"
+        raise GGPyError(f"code for {kind} does not run on this machine ({platform.machine()})")
     with _lock:
         missing = [name for name in dict.fromkeys(names) if name not in _addresses and not _load(name)]
-        if not missing:
-            return
-        from ggpy.runtime.compiling import compile_kernels
-
-        for name, (code, entry) in compile_kernels(missing, available_threads(), on_compile, _save).items():
+        for name, (code, entry) in _compile(missing, on_compile).items():
             _addresses[name] = _link(code, entry)
+
+
+def object_code(names: Iterable[KernelName]) -> dict[KernelName, tuple[bytes, str]]:
+    """Of each kernel, from the cache or compiled, for the CPU that `ggpy.simd.target` names: (object code, name of its entry)."""
+    with _lock:
+        found = {name: _read(name) for name in names}
+        cached = {name: (entry[1], str(entry[0]["entry"])) for name, entry in found.items() if entry is not None}
+        return cached | _compile([name for name, entry in found.items() if entry is None])
+
+
+def _compile(names: list[KernelName], on_compile: OnCompile | None = None) -> dict[KernelName, tuple[bytes, str]]:
+    """The same, and into the cache."""
+    if not names:
+        return {}
+    from ggpy.runtime.compiling import compile_kernels
+
+    return compile_kernels(names, available_threads(), on_compile, _save)
 
 
 @functools.cache
@@ -67,7 +85,7 @@ def _key() -> str:
         with open(path, "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())
     versions = [version_digest(package) for package in ("numba", "llvmlite")]
-    about = [sys.implementation.cache_tag, sys.platform, *versions, target().cpu, target().features, target().name]
+    about = [sys.implementation.cache_tag, sys.platform, *versions, target().cpu, target().features, target().name, target().triple]
     about += [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_OPT") or k == "NUMBA_ENABLE_AVX"]
     digest.update(json.dumps(about).encode())
     return digest.hexdigest()
@@ -90,15 +108,20 @@ def _path(name: KernelName) -> Path:
 
 def _load(name: KernelName) -> bool:
     """Take a kernel from the cache; False where no valid entry is there."""
-    entry = read_entry(_path(name), f"{_key()} {name[0]}.{name[1]}")
-    if entry is None:
+    found = _read(name)
+    if found is None:
         return False
-    header, code = entry
+    header, code = found
     try:
         _addresses[name] = _link(code, str(header["entry"]))
     except (KeyError, RuntimeError):
         return False
     return True
+
+
+def _read(name: KernelName):
+    """The header and object code of a valid cache entry, or None."""
+    return read_entry(_path(name), f"{_key()} {name[0]}.{name[1]}")
 
 
 def _save(name: KernelName, code: bytes, entry: str) -> None:

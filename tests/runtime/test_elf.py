@@ -15,7 +15,8 @@ from ggpy.cache import read_entry
 from ggpy.runtime import compiled, elf
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64", reason="only Linux on x86-64 loads kernels without LLVM"
+    sys.platform != "linux" or platform.machine() not in ("x86_64", "aarch64"),
+    reason="only Linux on x86-64 and ARM64 loads kernels without LLVM",
 )
 
 KERNELS = [
@@ -75,7 +76,7 @@ def no_elf(code: bytes) -> bytes:
 
 
 def another_cpu(code: bytes) -> bytes:
-    return code[:18] + b"\xb7\0" + code[20:]
+    return code[:18] + b"\x16\0" + code[20:]
 
 
 def half(code: bytes) -> bytes:
