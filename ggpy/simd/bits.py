@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 
 from .target import target
-from .vectors import Vector, declare, emit_splat, intrinsic
+from .vectors import Vector, declare, emit_splat, intrinsic, lane_constant
 
 I8, I32 = ir.IntType(8), ir.IntType(32)
 
@@ -61,8 +61,15 @@ def _spread(lanes: int):
     @intrinsic
     def op(typing, bits, value):
         def code(context, builder, signature, args):
-            mask = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), lanes))
-            return builder.select(mask, emit_splat(builder, args[1], result.ir), ir.Constant(result.ir, [0] * lanes))
+            value, nothing = emit_splat(builder, args[1], result.ir), ir.Constant(result.ir, [0] * lanes)
+            if target().lowering.startswith("avx"):
+                mask = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), lanes))
+            else:  # each byte to eight lanes, of which each looks at its bit
+                octets = builder.bitcast(args[0], ir.VectorType(I8, lanes // 8))
+                octets = builder.shuffle_vector(octets, octets, lane_constant([i // 8 for i in range(lanes)]))
+                own = ir.Constant(result.ir, [1 << i % 8 for i in range(lanes)])
+                mask = builder.icmp_unsigned("!=", builder.and_(octets, own), nothing)
+            return builder.select(mask, value, nothing)
 
         return result(types.uint32 if lanes == 32 else types.uint64, types.uint8), code
 

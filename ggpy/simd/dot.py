@@ -7,7 +7,7 @@ stay below 128 there: every block format but Q8_0 does. dot_i8i8 is for Q8_0: bo
 |---|---|---|
 | avx512-vnni, avx-vnni | vpdpbusd | vpdpbusd of a + 128, less 128 times the sum of b (vpdpbusd with a constant) |
 | avx2 | pmaddubsw, pmaddwd | the same on |a| and b with a's sign |
-| neon-dot | sdot (values below 128 are the same signed) | sdot |
+| neon-dot | sdot (values below 128 are the same signed; usdot would take any byte, but no format asks for that) | sdot |
 | portable | widening multiplies | widening multiplies |
 """
 
@@ -133,6 +133,11 @@ def dot_i8i8(typing, acc, a, b):
     return acc(acc, a, b), code
 
 
+def _kept(builder, value, register: str):
+    """The same value in a register of that kind; LLVM does not see what it is."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=False)
+
+
 def _spread(builder, words, lanes):
     """Lanes of int16 `words`, picked by constant indices: bytes moved in one instruction where the CPU has it.
 
@@ -141,7 +146,7 @@ def _spread(builder, words, lanes):
     """
     if len(lanes) == 32 and words.type.count <= 32 and target().has_byte_permute:
         index = ir.Constant(ir.VectorType(I8, 64), [2 * lane + part for lane in lanes for part in (0, 1)])
-        kept = builder.asm(ir.FunctionType(index.type, [index.type]), "", "=v,0", [index], side_effect=False)
+        kept = _kept(builder, index, "v")
         function = declare(builder, "llvm.x86.avx512.permvar.qi.512", index.type, [index.type] * 2)
         whole = builder.bitcast(_cycled(builder, words, 32), index.type)
         return builder.bitcast(builder.call(function, [whole, kept]), ir.VectorType(I16, 32))
@@ -185,12 +190,31 @@ def weighted_dot(words: Vector, lanes: Sequence[int]):
             acc = builder.add(acc, builder.mul(sums, picked))
         return acc
 
+    def by_quads(builder, acc, values, weights):
+        """Sixteen values at a time, which have one weight or two: NEON multiplies by one lane of a register. Neighbours that have the same
+        weights are summed first.
+
+        The widened weights go through empty instructions: LLVM would pick the lanes before it widens them, each by itself.
+        """
+        wide = [_kept(builder, four, "w") for four in _pieces(builder, builder.sext(weights, ir.VectorType(I32, words.lanes)), 4)]
+        parts = [part for a, b in values for part in zip(_pieces(builder, a, 16), _pieces(builder, b, 16), strict=True)]
+        pairs, totals, sums = list(zip(lanes[::2], lanes[1::2], strict=True)), _pieces(builder, acc, 4), None
+        for i, (a, b) in enumerate(parts):
+            sums = _sdot(builder, sums or ir.Constant(ir.VectorType(I32, 4), [0] * 4), a, b)
+            if pairs[i : i + 1] != pairs[i + 1 : i + 2]:
+                (one, at), (two, other) = (divmod(lane, 4) for lane in pairs[i])
+                other += 4 if one != two else 0
+                weight = builder.shuffle_vector(wide[one], wide[two], lane_constant([at, at, other, other]))
+                totals[i // 2 % 4] = builder.add(totals[i // 2 % 4], builder.mul(sums, weight))
+                sums = None
+        return _joined(builder, totals)
+
+    form = {"avx512-vnni": by_dwords, "avx2": by_words, "avx-vnni": by_words, "neon-dot": by_quads}.get(target().lowering, by_products)
+
     @intrinsic
     def op(typing, acc, a, b, c, d, weights):
         def code(context, builder, signature, args):
             acc, a, b, c, d, weights = args
-            lowering = target().lowering
-            form = by_dwords if lowering == "avx512-vnni" else by_words if lowering in ("avx2", "avx-vnni") else by_products
             return form(builder, acc, [(a, b), (c, d)], weights)
 
         return acc_type(acc_type, a, b, c, d, words), code

@@ -13,6 +13,7 @@ from numba.core import cgutils, types
 from .arithmetic import emit_fma
 from .dot import emit_dot_i8i8, emit_dot_u8i8
 from .memory import pointer
+from .target import NEON, target
 from .vectors import I32, emit_splat, intrinsic, lane_constant
 
 I64, FLOAT = ir.IntType(64), ir.FloatType()
@@ -27,6 +28,17 @@ def _load(builder, address, kind, offset: int = 0):
 
 def _everywhere(builder, address, kind, offset: int):
     return emit_splat(builder, _load(builder, address, kind, offset), ir.VectorType(kind, 16))
+
+
+def _fours(builder, address, tokens: int, offset: int):
+    """Four int8 of each token, in all lanes. NEON multiplies by part of a register: there one load serves all tokens."""
+    together = _load(builder, address, ir.VectorType(I32, tokens), offset) if target().lowering == NEON else None
+    for t in range(tokens):
+        if together is not None:
+            four = builder.shuffle_vector(together, together, lane_constant([t] * 16))
+        else:
+            four = _everywhere(builder, address, I32, offset + 4 * t)
+        yield builder.bitcast(four, I8X64)
 
 
 def int8_tile(tokens: int, group: int, signed: bool):
@@ -57,8 +69,7 @@ def int8_tile(tokens: int, group: int, signed: bool):
             accumulators = [ir.Constant(I32X16, [0] * 16)] * tokens
             for step in range(steps):
                 weights = _load(builder, w, I8X64, step * 64)
-                for t in range(tokens):
-                    four = builder.bitcast(_everywhere(builder, token, I32, (step * tokens + t) * 4), I8X64)
+                for t, four in enumerate(_fours(builder, token, tokens, step * tokens * 4)):
                     accumulators[t] = dot(builder, accumulators[t], weights, four)
             scale, low = _load(builder, row_scales, F32X16), _load(builder, row_mins, F32X16)
             low = builder.fneg(low)
