@@ -4,8 +4,9 @@
     python tools/check.py lint types   some of them, by name
 
 Every check runs even when an earlier one failed; the exit code is 1 if any did. The kernel tests run again under other lowerings,
-because one machine shows only its own: AVX2 (`NUMBA_CPU_NAME=haswell`), portable (no int8 dot instruction), and the products of AMX, which
-are emulated where the CPU has none (any x86-64 with AVX-512 on Linux).
+because one machine shows only its own: AVX2 (`NUMBA_CPU_NAME=haswell`), portable (no int8 dot instruction), the products of AMX, which
+are emulated where the CPU has none (any x86-64 with AVX-512 on Linux), and code for ARM64, which `qemu-aarch64` runs (Debian's package
+qemu-user; without it those tests are skipped).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL_TESTS = ("tests/simd", "tests/kernels", "tests/runtime")
+ARM64_TESTS = ("tests/kernels/test_linear.py", "tests/kernels/test_ops.py")
 AMX_TESTS = ("tests/kernels", "tests/runtime", "-k", "test_linear or test_tiled_bf16 or test_limits or many_tokens")
 
 
@@ -41,6 +43,7 @@ CHECKS = (
     Check("tests", ("pytest", "-q")),
     Check("avx2", ("pytest", "-q", *KERNEL_TESTS), {"NUMBA_CPU_NAME": "haswell"}),
     Check("amx", ("pytest", "-q", *AMX_TESTS), {"GGPY_SIMD": "amx-bf16"}),
+    Check("arm64", ("pytest", "-q", *ARM64_TESTS), {"GGPY_SIMD": "neon-dot"}),
     Check("portable", ("pytest", "-q", *KERNEL_TESTS), {"GGPY_SIMD": "portable"}),
 )
 

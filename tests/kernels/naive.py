@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from ggpy.kernels.kinds import BF16_FROM, TILED_FROM, bf16_width
-from ggpy.runtime.compiled import kernel
+from ggpy.runtime.compiled import kernel, object_code
 from ggpy.runtime.parallel import run_kernel
 from ggpy.simd.target import target
+from tests.emulation import arm64
 
 
 def aligned(shape, dtype=np.float32, fill: int = 0) -> np.ndarray:
@@ -18,12 +23,12 @@ def aligned(shape, dtype=np.float32, fill: int = 0) -> np.ndarray:
     return raw[start : start + n_bytes].view(dtype).reshape(shape)
 
 
-def words(*values) -> np.ndarray:
+def words(*values, address: Callable[[np.ndarray], int] = lambda array: array.ctypes.data) -> np.ndarray:
     """Kernel words: arrays stand for their address, floats for their float32 bits."""
     out = np.zeros(18, np.int64)
     for i, value in enumerate(values):
         if isinstance(value, np.ndarray):
-            out[i] = value.ctypes.data
+            out[i] = address(value)
         elif isinstance(value, float):
             out[i] = int(np.float32(value).view(np.uint32))
         else:
@@ -31,8 +36,20 @@ def words(*values) -> np.ndarray:
     return out
 
 
+@functools.cache
+def _code(module: str, name: str) -> tuple[bytes, str]:
+    return object_code([(module, name)])[module, name]
+
+
 def call(module: str, name: str, *values, threads: int = 1) -> None:
-    run_kernel(kernel(module, name), words(*values), threads)
+    """Run a kernel: on threads here, or, compiled for another kind of machine, under emulation as if one thread came after the other."""
+    if not target().triple:
+        run_kernel(kernel(module, name), words(*values), threads)
+    elif arm64.emulator() is None:
+        pytest.skip("no qemu-aarch64 (Debian's package qemu-user) to run code for ARM64")
+    else:
+        arrays = [value for value in values if isinstance(value, np.ndarray)]
+        arm64.run(_code(module, name), arrays, lambda address: words(*values, address=address), threads)
 
 
 def count(n: int) -> np.ndarray:
