@@ -56,7 +56,8 @@ def emit() -> Emit:
 
     def of(module: str, name: str) -> tuple[bytes, str]:
         if (module, name) not in made:
-            names = [".".join(wanted) for wanted in (KERNELS if (module, name) in KERNELS else [(module, name)])]
+            together = KERNELS if (module, name) in KERNELS else [(f"encode.{f.name.lower()}", "encode") for f in ENCODERS]
+            names = [".".join(wanted) for wanted in together]
             environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_CPU")} | {"GGPY_SIMD": NEON}
             run = subprocess.run([sys.executable, "-c", EMIT, *names], cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE)
             made.update(pickle.loads(run.stdout))  # noqa: S301 (by a process of our own)
