@@ -5,6 +5,7 @@ Exit codes: 0 success, 1 an error in one line on stderr, 2 bad usage, 130 interr
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import gc
@@ -49,7 +50,7 @@ def run_command(function: Callable[[argparse.Namespace], int | None], args: argp
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a character the terminal lacks must not end the command
     try:
-        with _sigterm_unwinds():
+        with _sigterm_unwinds(), _no_interruption_is_lost():
             code = function(args) or SUCCESS
             sys.stdout.flush()
             return code
@@ -114,6 +115,34 @@ def _sigterm_unwinds() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(number: signal.Signals) -> None:
+    """Send the main thread a signal, waking it from what it waits for where the system can."""
+    if sys.platform == "win32":
+        _thread.interrupt_main(number)
+    else:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+
+
+@contextlib.contextmanager
+def _no_interruption_is_lost() -> Iterator[None]:
+    """Python drops what is raised in a finalizer or a weak reference's callback, of which imports run many, with a traceback on stderr.
+    An interruption that falls there is sent again."""
+    usual, signals = sys.unraisablehook, {KeyboardInterrupt: signal.SIGINT, Terminated: signal.SIGTERM}
+
+    def send_again(unraisable: sys.UnraisableHookArgs) -> None:
+        number = signals.get(unraisable.exc_type)
+        if number is None:
+            usual(unraisable)
+        else:
+            threading.Timer(0.01, _interrupt, [number]).start()
+
+    sys.unraisablehook = send_again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _settle_stdout() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -149,3 +151,18 @@ def test_module_and_version_import_little():
     )
     done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"ggpy {__version__}\n", "")
+
+
+@pytest.mark.parametrize(("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_an_interruption_inside_a_finalizer_still_ends_the_command(capsys: pytest.CaptureFixture[str], number: int, code: int, said: str):
+    class Dropped:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def command(_: argparse.Namespace) -> None:
+        dropped = Dropped()
+        del dropped
+        time.sleep(5)
+
+    assert common.run_command(command, argparse.Namespace(prog="ggpy-test", debug=False)) == code
+    assert capsys.readouterr().err == f"ggpy-test: {said}\n"
