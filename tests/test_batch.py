@@ -16,7 +16,7 @@ from ggpy.generate import Generator
 from ggpy.sampling import Sampler
 
 from .runtime.lockstep import loaded
-from .runtime.tiny import write_llama
+from .runtime.tiny import write_llama, write_llama_with_nan
 
 RNG = np.random.default_rng
 
@@ -251,12 +251,7 @@ def test_a_batch_without_memory_for_all_works_on_fewer_at_a_time(path: Path, mon
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_weights_that_are_not_finite_end_a_batch_in_an_error(tmp_path: Path):
-    path = write_llama(tmp_path / "m.gguf", "F32")
-    with ggpy.open_gguf(path) as file:
-        offset = file.tensors["blk.1.ffn_down.weight"].offset
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 4] = np.float32(np.nan).tobytes()
-    path.write_bytes(data)
+    path = write_llama_with_nan(tmp_path / "m.gguf", "blk.1.ffn_down.weight")
     with ggpy.load(path, threads=2) as model, pytest.raises(ModelError, match=r"blk\.1\.ffn_down\.weight has 1 values"):
         model.complete_batch([prompt(1, 5), prompt(2, 5)], max_tokens=2)
 

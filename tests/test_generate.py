@@ -14,7 +14,7 @@ from ggpy.generate import Generator
 from ggpy.sampling import Sampler
 from ggpy.stop_texts import StopTexts
 
-from .runtime.tiny import write_llama
+from .runtime.tiny import write_llama, write_llama_with_nan
 
 PROMPT = [1, 75, 104, 111, 120]
 
@@ -213,12 +213,7 @@ def test_a_stream_given_up_leaves_the_model_usable(model: ggpy.Model):
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
 def test_weights_that_are_not_finite_end_in_an_error_that_names_them(tmp_path: Path):
-    path = write_llama(tmp_path / "m.gguf", "F32")
-    with ggpy.open_gguf(path) as file:
-        offset = file.tensors["blk.1.ffn_down.weight"].offset
-    data = bytearray(path.read_bytes())
-    data[offset : offset + 4] = np.float32(np.nan).tobytes()
-    path.write_bytes(data)
+    path = write_llama_with_nan(tmp_path / "m.gguf", "blk.1.ffn_down.weight")
     with ggpy.load(path, threads=2) as model, pytest.raises(ModelError, match=r"blk\.1\.ffn_down\.weight has 1 values"):
         model.complete(PROMPT, max_tokens=2)
 

@@ -72,6 +72,12 @@ def _inverse(amax):
 
 
 @inline
+def _rounded(x, i, inverse):
+    """i32x16: values i … i + 15 of the row at x, scaled and rounded."""
+    return _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
+
+
+@inline
 def quantize_token(x, k, out, block):
     """A token by itself at `out` from float32 values at `x`; `block` values share a scale of max |x| / 127."""
     pairs, steps, sums = out + k, out + k, out + k + k // 64
@@ -79,8 +85,7 @@ def quantize_token(x, k, out, block):
         amax = _largest(x, first, block)
         scale, inverse = amax / np.float32(127), _inverse(amax)
         for i in range(first, first + block, 32):
-            low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
-            high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
+            low, high = _rounded(x, i, inverse), _rounded(x, i + 16, inverse)
             store_i8x16(out + i, _to_i8(low))
             store_i8x16(out + i + 16, _to_i8(high))
             if block == 32:
@@ -102,8 +107,7 @@ def quantize_row(x, k, out, lane, block):
         amax = _largest(x, first, block)
         scale, inverse = amax / np.float32(127), _inverse(amax)
         for i in range(first, first + block, 32):
-            low = _to_i32(round_even(load_f32x16(x + 4 * i) * inverse))
-            high = _to_i32(round_even(load_f32x16(x + 4 * i + 64) * inverse))
+            low, high = _rounded(x, i, inverse), _rounded(x, i + 16, inverse)
             scatter_i8x16(out + i * TILE + 4 * lane, 4 * TILE, _to_i8(low))
             scatter_i8x16(out + (i + 16) * TILE + 4 * lane, 4 * TILE, _to_i8(high))
             low_sum, high_sum = np.float32(sum_i32(low)), np.float32(sum_i32(high))
@@ -170,13 +174,20 @@ def writer(kind):
     return put if AMX and kind != "float32" else put_few
 
 
-def _activations(kind):
+def activations_kernel(kind, row_of, *, out_word, counter_word):
+    """The kernel that writes every token as activations of `kind`.
+
+    row_of(args, ith, token, k) -> address of the token's float32 values. Words from out_word on: out, k, address of the token count; from
+    counter_word on: address of the claim counter, then bytes from one thread's own out to the next, or 0 where all share one: with own
+    ones each thread writes the single token for itself.
+    """
     put = writer(kind)
 
     @kernel
-    def prepare(args, ith, crew):
-        x, out, k, n_tokens = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(load_i64(args + 24))
-        counter, own = load_i64(args + 32), load_i64(args + 40)
+    def write_activations(args, ith, crew):
+        out, k = load_i64(args + 8 * out_word), load_i64(args + 8 * out_word + 8)
+        n_tokens = load_i64(load_i64(args + 8 * out_word + 16))
+        counter, own = load_i64(args + 8 * counter_word), load_i64(args + 8 * counter_word + 8)
         if own != 0:
             n_tokens = 1
             out += ith * own
@@ -187,11 +198,18 @@ def _activations(kind):
             if first == last:
                 return
             for token in range(first * width, min(last * width, n_tokens)):
-                put(x + 4 * k * token, k, out, token, width)
+                put(row_of(args, ith, token, k), k, out, token, width)
             if own != 0:
                 return
 
-    return prepare
+    return write_activations
 
 
-int8_32, int8_256, float32, bfloat16 = (_activations(kind) for kind in ("int8_32", "int8_256", "float32", "bfloat16"))
+@inline
+def _given_row(args, ith, token, k):
+    return load_i64(args) + 4 * k * token
+
+
+int8_32, int8_256, float32, bfloat16 = (
+    activations_kernel(kind, _given_row, out_word=1, counter_word=4) for kind in ("int8_32", "int8_256", "float32", "bfloat16")
+)

@@ -112,20 +112,22 @@ def _store_rows(args, sums, row, height, token):
 @inline
 def _store_tile(args, sums, row, height, token, count):
     """Write `count` tokens by `height` rows of the tile at `sums` to y."""
-    y, y_bytes, added, added_bytes = load_i64(args + 40), load_i64(args + 48), load_i64(args + 88), load_i64(args + 96)
     for t in range(count):
-        to, addend = y + (token + t) * y_bytes + 4 * row, added + (token + t) * added_bytes + 4 * row
-        if height == PANEL:
-            value = load_f32x16(sums + 64 * t)
-            if added != 0:
-                value = value + load_f32x16(addend)
-            store_f32x16(to, value)
-        else:
-            for r in range(height):
-                one = load_f32(sums + 64 * t + 4 * r)
-                if added != 0:
-                    one += load_f32(addend + 4 * r)
-                store_f32(to + 4 * r, one)
+        _store_rows(args, sums + 64 * t, row, height, token + t)
+
+
+def one_by_one(dot):
+    """(dots, dot_tokens) of a format that gains nothing from taking rows or tokens together: dot(w, x, k) -> float32."""
+
+    @inline
+    def dots(v, w, x, k):
+        return dot(v, x, k), dot(w, x, k)
+
+    @inline
+    def dot_tokens(w, x, y, z, u, k):
+        return dot(w, x, k), dot(w, y, k), dot(w, z, k), dot(w, u, k)
+
+    return dots, dot_tokens
 
 
 def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
@@ -267,13 +269,7 @@ def float_linear(values, one, filler=None) -> tuple[Kernel, Kernel]:
             rest += one(w, i) * load_f32(x + 4 * i)
         return sum_f32((a + b) + (c + d)) + rest
 
-    @inline
-    def dots(v, w, x, k):
-        return dot(v, x, k), dot(w, x, k)
-
-    @inline
-    def dot_tokens(w, x, y, z, u, k):
-        return dot(w, x, k), dot(w, y, k), dot(w, z, k), dot(w, u, k)
+    dots, dot_tokens = one_by_one(dot)
 
     @inline
     def fill_panel(w, row_bytes, k, height, rows, panel):

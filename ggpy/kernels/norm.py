@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.activations import tile_width, writer
+from ggpy.kernels.activations import activations_kernel
 from ggpy.kernels.claims import claim
 from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import fma, square_root, sum_f32
@@ -51,31 +51,13 @@ def rms_norm(args, ith, crew):
             rms_norm_row(x + 4 * k * token, weight, out + 4 * k * token, k, eps)
 
 
-def _into_activations(kind):
-    put = writer(kind)
-
-    @kernel
-    def rms_norm_into(args, ith, crew):
-        x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        n_tokens, eps, counter, own = load_i64(load_i64(args + 32)), load_f32(args + 40), load_i64(args + 64), load_i64(args + 72)
-        if own != 0:
-            n_tokens = 1
-            out += ith * own
-        row = load_i64(args + 48) + ith * load_i64(args + 56)
-        width = tile_width(n_tokens)
-        tiles = (n_tokens + width - 1) // width
-        while True:
-            first, last = (0, 1) if own != 0 else claim(counter, crew, tiles, 1, tiles)
-            if first == last:
-                return
-            for token in range(first * width, min(last * width, n_tokens)):
-                rms_norm_row(x + 4 * k * token, weight, row, k, eps)
-                put(row, k, out, token, width)
-            if own != 0:
-                return
-
-    return rms_norm_into
+@inline
+def _normed_row(args, ith, token, k):
+    row = load_i64(args + 48) + ith * load_i64(args + 56)
+    rms_norm_row(load_i64(args) + 4 * k * token, load_i64(args + 8), row, k, load_f32(args + 40))
+    return row
 
 
-rms_norm_int8_32, rms_norm_int8_256 = _into_activations("int8_32"), _into_activations("int8_256")
-rms_norm_float32, rms_norm_bfloat16 = _into_activations("float32"), _into_activations("bfloat16")
+rms_norm_int8_32, rms_norm_int8_256, rms_norm_float32, rms_norm_bfloat16 = (
+    activations_kernel(kind, _normed_row, out_word=2, counter_word=8) for kind in ("int8_32", "int8_256", "float32", "bfloat16")
+)

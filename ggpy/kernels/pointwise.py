@@ -9,7 +9,7 @@ counter.
 
 from __future__ import annotations
 
-from ggpy.kernels.activations import tile_width, writer
+from ggpy.kernels.activations import activations_kernel
 from ggpy.kernels.claims import claim
 from ggpy.kernels.exponential import exp_f32x16
 from ggpy.kernels.options import inline, kernel
@@ -47,34 +47,16 @@ def silu_mul(args, ith, crew):
             silu_mul_row(gate + 4 * k * token, up + 4 * k * token, out + 4 * k * token, k)
 
 
-def _into_activations(kind):
-    put = writer(kind)
-
-    @kernel
-    def silu_mul_into(args, ith, crew):
-        gate, up, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-        n_tokens, counter, own = load_i64(load_i64(args + 32)), load_i64(args + 56), load_i64(args + 64)
-        if own != 0:
-            n_tokens = 1
-            out += ith * own
-        row = load_i64(args + 40) + ith * load_i64(args + 48)
-        width = tile_width(n_tokens)
-        tiles = (n_tokens + width - 1) // width
-        while True:
-            first, last = (0, 1) if own != 0 else claim(counter, crew, tiles, 1, tiles)
-            if first == last:
-                return
-            for token in range(first * width, min(last * width, n_tokens)):
-                silu_mul_row(gate + 4 * k * token, up + 4 * k * token, row, k)
-                put(row, k, out, token, width)
-            if own != 0:
-                return
-
-    return silu_mul_into
+@inline
+def _silu_mul_row(args, ith, token, k):
+    row = load_i64(args + 40) + ith * load_i64(args + 48)
+    silu_mul_row(load_i64(args) + 4 * k * token, load_i64(args + 8) + 4 * k * token, row, k)
+    return row
 
 
-silu_mul_int8_32, silu_mul_int8_256 = _into_activations("int8_32"), _into_activations("int8_256")
-silu_mul_float32, silu_mul_bfloat16 = _into_activations("float32"), _into_activations("bfloat16")
+silu_mul_int8_32, silu_mul_int8_256, silu_mul_float32, silu_mul_bfloat16 = (
+    activations_kernel(kind, _silu_mul_row, out_word=2, counter_word=7) for kind in ("int8_32", "int8_256", "float32", "bfloat16")
+)
 
 
 @kernel

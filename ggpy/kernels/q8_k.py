@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.linear import quantized_embed, quantized_linear
+from ggpy.kernels.linear import one_by_one, quantized_embed, quantized_linear
 from ggpy.kernels.options import inline
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.dot import dot_i8i8
@@ -32,14 +32,7 @@ def dot(w, x, k):
     return sum_f32(total)
 
 
-@inline
-def dots(v, w, x, k):
-    return dot(v, x, k), dot(w, x, k)
-
-
-@inline
-def dot_tokens(w, x, y, z, u, k):
-    return dot(w, x, k), dot(w, y, k), dot(w, z, k), dot(w, u, k)
+dots, dot_tokens = one_by_one(dot)
 
 
 @inline

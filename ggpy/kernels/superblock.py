@@ -75,6 +75,18 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
         return _lane(both, 0), _lane(both, 8)
 
     @inline
+    def products_a(q0, q1, q2, q3, x, by):
+        """The 256 products of one row, weighted by the first super-block's scales in `by`."""
+        products = lower_a(_zero(), q0, load_i8x64(x), q1, load_i8x64(x + 64), by)
+        return _to_f32(upper_a(products, q2, load_i8x64(x + 128), q3, load_i8x64(x + 192), by))
+
+    @inline
+    def products_b(q0, q1, q2, q3, x, by):
+        """The same, weighted by the second's."""
+        products = lower_b(_zero(), q0, load_i8x64(x), q1, load_i8x64(x + 64), by)
+        return _to_f32(upper_b(products, q2, load_i8x64(x + 128), q3, load_i8x64(x + 192), by))
+
+    @inline
     def dots(a, b, x, k):
         total_a, total_b, low = _zero_f32(), _zero_f32(), _zero_f32()
         steps, sums = x + k, x + k + k // 64
@@ -83,14 +95,9 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
                 prefetch(a + AHEAD + line)
                 prefetch(b + AHEAD + line)
             by, sum16 = words(a, b), load_i16x16(sums)
-            x0, x1, x2, x3 = load_i8x64(x), load_i8x64(x + 64), load_i8x64(x + 128), load_i8x64(x + 192)
             step = load_f16_pairs(a + steps_at, b + steps_at) * _all_x4(load_f32(steps))
-            products = lower_a(_zero(), values(a, 0), x0, values(a, 1), x1, by)
-            products = upper_a(products, values(a, 2), x2, values(a, 3), x3, by)
-            total_a = fma(_to_f32(products), step_a(step), total_a)
-            products = lower_b(_zero(), values(b, 0), x0, values(b, 1), x1, by)
-            products = upper_b(products, values(b, 2), x2, values(b, 3), x3, by)
-            total_b = fma(_to_f32(products), step_b(step), total_b)
+            total_a = fma(products_a(values(a, 0), values(a, 1), values(a, 2), values(a, 3), x, by), step_a(step), total_a)
+            total_b = fma(products_b(values(b, 0), values(b, 1), values(b, 2), values(b, 3), x, by), step_b(step), total_b)
             low = fma(_to_f32(dot_i16(lows(by), _twice(sum16, sum16))), step_low(step), low)
             a += block_bytes
             b += block_bytes
@@ -111,18 +118,10 @@ def superblock_kernels(values, words, *, block_bytes: int, group: int, step_at: 
             q0, q1, q2, q3 = values(w, 0), values(w, 1), values(w, 2), values(w, 3)
             step_xy = low * _two_steps(_all_x4(load_f32(x + steps)), _all_x4(load_f32(y + steps)))
             step_zu = low * _two_steps(_all_x4(load_f32(z + steps)), _all_x4(load_f32(u + steps)))
-            products = lower_a(_zero(), q0, load_i8x64(x + at), q1, load_i8x64(x + at + 64), by)
-            products = upper_a(products, q2, load_i8x64(x + at + 128), q3, load_i8x64(x + at + 192), by)
-            total_x = fma(_to_f32(products), step_a(step_xy), total_x)
-            products = lower_a(_zero(), q0, load_i8x64(y + at), q1, load_i8x64(y + at + 64), by)
-            products = upper_a(products, q2, load_i8x64(y + at + 128), q3, load_i8x64(y + at + 192), by)
-            total_y = fma(_to_f32(products), step_b(step_xy), total_y)
-            products = lower_a(_zero(), q0, load_i8x64(z + at), q1, load_i8x64(z + at + 64), by)
-            products = upper_a(products, q2, load_i8x64(z + at + 128), q3, load_i8x64(z + at + 192), by)
-            total_z = fma(_to_f32(products), step_a(step_zu), total_z)
-            products = lower_a(_zero(), q0, load_i8x64(u + at), q1, load_i8x64(u + at + 64), by)
-            products = upper_a(products, q2, load_i8x64(u + at + 128), q3, load_i8x64(u + at + 192), by)
-            total_u = fma(_to_f32(products), step_b(step_zu), total_u)
+            total_x = fma(products_a(q0, q1, q2, q3, x + at, by), step_a(step_xy), total_x)
+            total_y = fma(products_a(q0, q1, q2, q3, y + at, by), step_b(step_xy), total_y)
+            total_z = fma(products_a(q0, q1, q2, q3, z + at, by), step_a(step_zu), total_z)
+            total_u = fma(products_a(q0, q1, q2, q3, u + at, by), step_b(step_zu), total_u)
             mins = lows(by)
             low_xy = fma(_to_f32(dot_i16(mins, _twice(load_i16x16(x + sums), load_i16x16(y + sums)))), step_low(step_xy), low_xy)
             low_zu = fma(_to_f32(dot_i16(mins, _twice(load_i16x16(z + sums), load_i16x16(u + sums)))), step_low(step_zu), low_zu)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ggpy.blocks import BLOCKS, BlockFormat
-from ggpy.gguf import GGUFWriter
+from ggpy.gguf import GGUFWriter, open_gguf
 from ggpy.gguf.types import ValueType
 
 SHAPE = {"layers": 2, "d_model": 256, "d_ff": 512, "heads": 4, "kv_heads": 2, "vocab": 320, "context": 256}
@@ -55,6 +55,17 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
             writer.add_tensor(name, (*data.shape[:-1], cols), fmt)
         for name, (data, _) in tensors.items():
             writer.write_tensor(name, data)
+    return path
+
+
+def write_llama_with_nan(path: Path, tensor: str) -> Path:
+    """A llama file in F32 whose `tensor` begins with a NaN."""
+    write_llama(path, "F32")
+    with open_gguf(path) as file:
+        offset = file.tensors[tensor].offset
+    data = bytearray(path.read_bytes())
+    data[offset : offset + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
     return path
 
 
