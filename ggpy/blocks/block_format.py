@@ -14,6 +14,8 @@ from ggpy.errors import GGPyError
 
 Blocks = NDArray[np.uint8]  # (n_blocks, block_bytes)
 Values = NDArray[np.float32]  # (n_blocks, block_values)
+Rows = NDArray[np.float32]  # (n, cols), cols a whole number of blocks
+Importance = NDArray[np.float32]  # (cols,), finite and not negative: mean squared activations, as an importance matrix keeps them
 
 U8, I8 = np.dtype("u1"), np.dtype("i1")
 U16, I16 = np.dtype("<u2"), np.dtype("<i2")
@@ -44,6 +46,8 @@ class BlockFormat:
         None where ggpy only knows the layout.
     encode: float32 (n, block_values) -> uint8 (n, block_bytes), the bytes ggml's reference code writes. NaN or Inf: ValueError
         naming index and value. None where ggpy cannot write the format.
+    encode_weighted: float32 (n, cols) whole rows, importance float32 (cols,) -> uint8 (n, row_bytes), the bytes ggml's quantizer
+        writes when it is given a row of an importance matrix. None where importance changes nothing: `encode` then writes the same.
     """
 
     name: str
@@ -52,6 +56,7 @@ class BlockFormat:
     fields: tuple[Field, ...]
     decode: Callable[[Blocks], Values] | None = None
     encode: Callable[[Values], Blocks] | None = None
+    encode_weighted: Callable[[Rows, Importance], NDArray[np.uint8]] | None = None
 
     @property
     def block_bytes(self) -> int:
