@@ -18,7 +18,8 @@ class TensorRule:
     """One tensor's way from a Hugging Face checkpoint into GGUF. `{i}` in a name stands for the layer.
 
     `shape`: rows first, each size by its name in `Architecture.sizes`.
-    `transform(values, hf_config)` maps the float32 array as stored (rows, cols) to the array GGUF wants; None keeps it.
+    `row_order(hf_config, n)`: int (n,), the stored row that becomes row i of the GGUF tensor, for every i; None keeps the order. Of a
+        vector, its elements. Rows move whole, so that packed rows can be reordered as well as floats.
     `switch`: the boolean config key that says whether the tensor exists; without one it must be there.
     `tied`: name of the checkpoint's tensor that stands for this one too when the config ties the two.
     """
@@ -26,7 +27,7 @@ class TensorRule:
     gguf: str
     hf: str
     shape: tuple[str, ...]
-    transform: Callable[[np.ndarray, HFConfig], np.ndarray] | None = None
+    row_order: Callable[[HFConfig, int], np.ndarray] | None = None
     switch: str | None = None
     tied: str | None = None
 

@@ -41,12 +41,12 @@ def interleave_rotary_pairs(rows: np.ndarray, n_heads: int) -> np.ndarray:
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
-def _interleave_q(values: np.ndarray, hf: HFConfig) -> np.ndarray:
-    return interleave_rotary_pairs(values, _heads(hf)[0])
+def _q_order(hf: HFConfig, n: int) -> np.ndarray:
+    return interleave_rotary_pairs(np.arange(n), _heads(hf)[0])
 
 
-def _interleave_k(values: np.ndarray, hf: HFConfig) -> np.ndarray:
-    return interleave_rotary_pairs(values, _heads(hf)[1])
+def _k_order(hf: HFConfig, n: int) -> np.ndarray:
+    return interleave_rotary_pairs(np.arange(n), _heads(hf)[1])
 
 
 _LAYER = "model.layers.{i}."
@@ -54,10 +54,10 @@ _LAYER = "model.layers.{i}."
 RULES = (
     TensorRule("token_embd.weight", "model.embed_tokens.weight", ("n_vocab", "d_model")),
     TensorRule("blk.{i}.attn_norm.weight", _LAYER + "input_layernorm.weight", ("d_model",)),
-    TensorRule("blk.{i}.attn_q.weight", _LAYER + "self_attn.q_proj.weight", ("d_q", "d_model"), _interleave_q),
-    TensorRule("blk.{i}.attn_q.bias", _LAYER + "self_attn.q_proj.bias", ("d_q",), _interleave_q, switch="attention_bias"),
-    TensorRule("blk.{i}.attn_k.weight", _LAYER + "self_attn.k_proj.weight", ("d_kv", "d_model"), _interleave_k),
-    TensorRule("blk.{i}.attn_k.bias", _LAYER + "self_attn.k_proj.bias", ("d_kv",), _interleave_k, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_q.weight", _LAYER + "self_attn.q_proj.weight", ("d_q", "d_model"), _q_order),
+    TensorRule("blk.{i}.attn_q.bias", _LAYER + "self_attn.q_proj.bias", ("d_q",), _q_order, switch="attention_bias"),
+    TensorRule("blk.{i}.attn_k.weight", _LAYER + "self_attn.k_proj.weight", ("d_kv", "d_model"), _k_order),
+    TensorRule("blk.{i}.attn_k.bias", _LAYER + "self_attn.k_proj.bias", ("d_kv",), _k_order, switch="attention_bias"),
     TensorRule("blk.{i}.attn_v.weight", _LAYER + "self_attn.v_proj.weight", ("d_kv", "d_model")),
     TensorRule("blk.{i}.attn_v.bias", _LAYER + "self_attn.v_proj.bias", ("d_kv",), switch="attention_bias"),
     TensorRule("blk.{i}.attn_output.weight", _LAYER + "self_attn.o_proj.weight", ("d_model", "d_q")),

@@ -17,10 +17,10 @@ from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
 from ggpy.converter.safetensors import StoredTensor
-from ggpy.converter.source import RowReader, SourceTensor
+from ggpy.converter.source import RowReader, SourceTensor, reordered
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
-from ggpy.runtime.encode import FLOATS, widened
+from ggpy.runtime.encode import FLOATS
 
 if TYPE_CHECKING:
     from ggpy.converter.vocabulary import Vocabulary
@@ -188,11 +188,12 @@ def _source_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], rule
 
 
 def _open_rows(tensor: StoredTensor, rule: TensorRule, config: HFConfig) -> RowReader:
-    if rule.transform is None:
+    if rule.row_order is None:
         return tensor.read
-    values = widened(tensor.read(0, tensor.rows)).reshape(tensor.shape)
-    values = rule.transform(values, config).reshape(tensor.rows, tensor.columns)
-    return lambda start, stop: values[start:stop]
+    if len(tensor.shape) == 1:
+        order = rule.row_order(config, tensor.columns)
+        return lambda start, stop: tensor.read(start, stop)[:, order]
+    return reordered(tensor.read, rule.row_order(config, tensor.rows))
 
 
 def _extra_tensors(arch: Architecture, config: HFConfig) -> Iterator[SourceTensor]:

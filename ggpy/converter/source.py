@@ -47,6 +47,20 @@ class SourceTensor:
         return math.prod(self.shape)
 
 
+def reordered(read: RowReader, order: np.ndarray) -> RowReader:
+    """Rows as `read` gives them, row i being its row order[i]. Of a piece, everything between its first and its last row is read: an order
+    that moves rows within heads takes no more memory than a piece and a head."""
+
+    def read_rows(start: int, stop: int) -> np.ndarray:
+        wanted = order[start:stop]
+        if not len(wanted):
+            return read(0, 0)
+        first = int(wanted.min())
+        return read(first, int(wanted.max()) + 1)[wanted - first]
+
+    return read_rows
+
+
 class Source(Protocol):
     """A model to convert. `warnings`: what was decided for the user, one line each. `files`: (device, inode) of what is being read."""
 

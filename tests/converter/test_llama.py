@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ggpy.arch.llama import interleave_rotary_pairs
-from ggpy.converter import Report, convert
+from ggpy.converter import Report, convert, stream
 from ggpy.converter.identity import model_name, size_label
 from ggpy.errors import CheckpointError
 from ggpy.gguf import ValueType, open_gguf
@@ -159,6 +159,16 @@ def test_every_tensor_arrives_in_order(tmp_path: Path):
             np.testing.assert_array_equal(found["blk.1.attn_q.weight"][16 * head + 2 * i], q[16 * head + i])
             np.testing.assert_array_equal(found["blk.1.attn_q.weight"][16 * head + 2 * i + 1], q[16 * head + 8 + i])
     np.testing.assert_array_equal(found["blk.1.attn_k.weight"], interleave_rotary_pairs(k, 2))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 23])
+def test_rows_arrive_in_order_in_pieces_that_cut_heads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int):
+    weights = random_weights(CONFIG)
+    _, whole = convert_weights(tmp_path, weights)
+    monkeypatch.setattr(stream, "CHUNK_VALUES", 64 * rows)
+    _, found = convert_weights(tmp_path, weights)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(found[name], values)
 
 
 def test_biases_come_along_where_the_config_switches_them_on(tmp_path: Path):
