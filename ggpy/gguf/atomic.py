@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
 from types import TracebackType
 
 from ggpy.errors import GGPyError, printable
+from ggpy.gguf.partial import Abandoned, allocated_bytes, claim, find_abandoned, journal_of, new_partial
 
 _WRITE_BYTES = 1 << 30  # Linux writes at most 2 GiB - 4 KiB in one call, macOS less than 2 GiB
 _NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EBADF}
 _NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV}
+_NAMES_TRIED = 3
 
 
 class AtomicFile:
@@ -24,24 +25,26 @@ class AtomicFile:
     Leaving the block without an exception makes it durable and gives it its name; any exception, KeyboardInterrupt included, removes
     it and leaves `path` as it was. Without `force` an existing `path` is refused, at the start and again at the end. Faults of the
     disk are GGPyError with the bytes needed and free.
+
+    What writers of `path` left behind that were killed is removed at the start, or offered in `abandoned` with `resume`.
+    removed_bytes: how much of the disk that freed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, force: bool = False):
-        self.path, self.force = Path(path), force
-        self.n_bytes = 0
+    def __init__(self, path: str | os.PathLike[str], *, force: bool = False, resume: bool = False):
+        self.path, self.force, self.resume = Path(path), force, resume
+        self.n_bytes = self.removed_bytes = 0
+        self.abandoned: list[Abandoned] = []
+        self.kept = False
         self._temporary: Path | None = None
         self._descriptor: int | None = None
 
     def __enter__(self) -> AtomicFile:
         self._refuse_target()
-        name = self.path.name if len(os.fsencode(self.path.name)) <= 200 else "ggpy"
-        temporary = self.path.parent / f".{name}.{secrets.token_hex(4)}.partial"
-        self._temporary = temporary
+        self.abandoned = find_abandoned(self.path)
+        if not self.resume:
+            self._remove_abandoned()
         try:
-            self._descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        except FileExistsError as error:
-            self._temporary = None  # another's, by an unlikely chance
-            raise self._failed(error) from None
+            self._create()
         except OSError as error:
             self._discard()
             raise self._failed(error) from None
@@ -59,6 +62,17 @@ class AtomicFile:
         finally:
             self._discard()
 
+    def adopt(self, abandoned: Abandoned) -> None:
+        """Continue that one of the `abandoned` files, and remove the others."""
+        self._discard_partial()
+        self.abandoned.remove(abandoned)
+        self._temporary, self._descriptor = abandoned.path, abandoned.descriptor
+        self._remove_abandoned()
+
+    def keep(self) -> None:
+        """Should the block end with an exception, leave the unfinished file, to be continued."""
+        self.kept = True
+
     @property
     def partial(self) -> Path:
         """Where the file is until it gets its name; ValueError outside the `with` block."""
@@ -68,9 +82,9 @@ class AtomicFile:
 
     def resize(self, n_bytes: int) -> None:
         """Give the file its final size, all zeros so far; GGPyError at once where the disk has not that much room."""
-        free = self._free_bytes()
-        if free is not None and n_bytes > free:
-            raise GGPyError(f"{printable(self.path)}: {n_bytes} bytes are needed, but the disk has {free} free")
+        free, missing = self._free_bytes(), n_bytes - allocated_bytes(self._open_descriptor())
+        if free is not None and missing > free:
+            raise GGPyError(f"{printable(self.path)}: {missing} bytes are needed, but the disk has {free} free")
         self.n_bytes = n_bytes
         try:
             os.ftruncate(self._open_descriptor(), n_bytes)
@@ -92,6 +106,23 @@ class AtomicFile:
             raise ValueError("the file is not open: use it inside a `with` block")
         return self._descriptor
 
+    def _create(self) -> None:
+        for attempt in range(_NAMES_TRIED):
+            self._temporary = new_partial(self.path)
+            try:
+                self._descriptor = os.open(self._temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+            except FileExistsError:
+                self._temporary = None  # another's, by an unlikely chance
+                if attempt + 1 == _NAMES_TRIED:
+                    raise
+                continue
+            with contextlib.suppress(OSError):  # where files cannot be locked, none is taken for abandoned
+                if not claim(self._descriptor):  # taken for abandoned by another that starts, before it was locked
+                    self._discard_partial()
+                    continue
+            return
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
     def _refuse_target(self) -> None:
         try:
             mode = self.path.lstat().st_mode
@@ -107,12 +138,24 @@ class AtomicFile:
     def _commit(self) -> None:
         descriptor, temporary = self._open_descriptor(), self._temporary
         assert temporary is not None
-        os.fsync(descriptor)
-        self._descriptor = None
-        os.close(descriptor)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            self.kept = False  # what reached the disk cannot be told any more: the system may hold pages for written that are not
+            raise
+        if os.name == "nt":  # it renames no open file; elsewhere the file stays locked until it has its name
+            self._close()
         self._publish(temporary)
         self._temporary = None
+        with contextlib.suppress(OSError):
+            journal_of(temporary).unlink()
+        self._close()
         _sync_directory(self.path.parent)
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _publish(self, temporary: Path) -> None:
         if self.force:
@@ -132,14 +175,28 @@ class AtomicFile:
             temporary.unlink()
 
     def _discard(self) -> None:
-        descriptor, temporary = self._descriptor, self._temporary
-        self._descriptor = self._temporary = None
+        """Close everything, and remove the unfinished file unless it is kept."""
+        if self.kept:
+            self._temporary = None
+        self._discard_partial()
+        for abandoned in self.abandoned:
+            abandoned.close()
+        self.abandoned = []
+
+    def _discard_partial(self) -> None:
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None and os.name != "nt":
+            _remove(temporary)  # while it is locked
         with contextlib.suppress(OSError):
-            if descriptor is not None:
-                os.close(descriptor)
-        with contextlib.suppress(OSError):
-            if temporary is not None:
-                temporary.unlink()
+            self._close()
+        if temporary is not None and os.name == "nt":
+            _remove(temporary)
+
+    def _remove_abandoned(self) -> None:
+        for abandoned in self.abandoned:
+            self.removed_bytes += abandoned.allocated_bytes
+            abandoned.remove()
+        self.abandoned = []
 
     def _failed(self, error: OSError) -> GGPyError:
         message = f"{printable(self.path)}: cannot be written: {error.strerror or error}"
@@ -153,6 +210,12 @@ class AtomicFile:
             return shutil.disk_usage(self.path.parent).free
         except OSError:
             return None
+
+
+def _remove(partial: Path) -> None:
+    for path in (journal_of(partial), partial):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _sync_directory(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import struct
@@ -17,6 +18,7 @@ from ggpy.blocks import BlockFormat
 from ggpy.errors import printable
 from ggpy.gguf.atomic import AtomicFile
 from ggpy.gguf.metadata import Metadata
+from ggpy.gguf.partial import Abandoned
 from ggpy.gguf.table import MAX_VALUES, align
 from ggpy.gguf.types import (
     ALIGNMENT_KEY,
@@ -51,13 +53,16 @@ class GGUFWriter:
 
     alignment: of tensor data, a power of two. force: replace an existing file, which is refused otherwise (GGPyError). Values, names and
     shapes that GGUF cannot hold are ValueError; a full disk or one that fails is GGPyError.
+
+    resume: what writers of `path` left that were killed is not removed but offered in `abandoned`, to be continued by `adopt` before the
+    first `write_tensor`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, alignment: int = DEFAULT_ALIGNMENT, force: bool = False):
+    def __init__(self, path: str | os.PathLike[str], *, alignment: int = DEFAULT_ALIGNMENT, force: bool = False, resume: bool = False):
         if alignment < 1 or alignment & (alignment - 1) or alignment >= 2**32:
             raise ValueError(f"alignment {alignment} is not a power of two that fits 32 bits")
         self.path, self.alignment = path, alignment
-        self._file = AtomicFile(path, force=force)
+        self._file = AtomicFile(path, force=force, resume=resume)
         self._entries: dict[str, tuple[ValueType, bytes]] = {}
         self._tensors: dict[str, _Declared] = {}
         self._data_bytes = 0  # of the data section so far, padding included
@@ -86,6 +91,40 @@ class GGUFWriter:
         if self._data_offset is None:
             self._write_header()
         return self._file.partial
+
+    @property
+    def abandoned(self) -> tuple[Abandoned, ...]:
+        """Unfinished files of killed writers that may be continued; none without `resume`."""
+        return tuple(self._file.abandoned)
+
+    @property
+    def removed_bytes(self) -> int:
+        """How much of the disk was freed of unfinished files of killed writers."""
+        return self._file.removed_bytes
+
+    def adopt(self, abandoned: Abandoned) -> None:
+        """Continue that file, of which the caller knows that it was begun with the same header; the others are removed."""
+        self._require_open_header()
+        self._file.adopt(abandoned)
+
+    def keep(self) -> None:
+        """Should the block end with an exception, leave the unfinished file, to be continued by another writer."""
+        self._file.keep()
+
+    def header_digest(self) -> str:
+        """SHA-256 of all that comes before the data, as declared so far, in hexadecimal."""
+        return hashlib.sha256(self._header()).hexdigest()
+
+    def data_range(self, name: str) -> tuple[int, int]:
+        """(offset, bytes) of a declared tensor's data in the file. Asking for it ends the declarations."""
+        if self._data_offset is None:
+            self._write_header()
+        assert self._data_offset is not None
+        return self._data_offset + self._tensors[name].offset, self._tensors[name].n_bytes
+
+    def skip_tensor(self, name: str) -> None:
+        """Take a tensor for written: its data lies in the adopted file, as the caller has checked."""
+        self._written.add(name)
 
     @property
     def file_size(self) -> int:

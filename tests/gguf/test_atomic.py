@@ -84,11 +84,11 @@ def test_every_call_failing_in_turn(fault, after: bool, force: bool, tmp_path: P
 
 
 def test_every_call_is_made_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Data is flushed before the file gets its name, the directory after."""
+    """Data is flushed before the file gets its name, the directory after; until it has its name, the open file is locked."""
     calls = fail_at(monkeypatch, 0, OSError)
     write(tmp_path / "m.gguf")
     assert calls[:2] == ["open", "ftruncate"]
-    assert calls[-6:] == ["fsync", "close", "link", "open", "fsync", "close"]
+    assert calls[-6:] == ["fsync", "link", "close", "open", "fsync", "close"]
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
