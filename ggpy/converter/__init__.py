@@ -6,10 +6,12 @@ identity.py     vocabulary*.py  what the new file says of itself and of its toke
 source.py       huggingface.py  requantize.py   a model as a stream of named float rows
 recipes.py      which tensor gets which block format
 stream.py       verify.py       the loop through which every weight goes once, and the look back
+options.py      progress.py     what a conversion is told, and what it says while it is under way
 report.py       pipeline.py     what was done, and `convert`, which does it
 """
 
-from ggpy.converter.pipeline import Progress, convert
+from ggpy.converter.pipeline import convert
+from ggpy.converter.progress import Progress
 from ggpy.converter.report import Report
 
 __all__ = ["Progress", "Report", "convert"]

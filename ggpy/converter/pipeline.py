@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.converter.huggingface import HuggingFaceSource
+from ggpy.converter.options import Options
+from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
 from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe, TensorInfo, find_recipe, plan
 from ggpy.converter.report import Report, TensorReport
 from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.source import Source
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
 from ggpy.converter.verify import verify_file
-from ggpy.errors import CheckpointError, GGPyError, printable
+from ggpy.errors import GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
 from ggpy.runtime.encode import encode_measured, has_encoder
-from ggpy.runtime.host import available_threads
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a conversion is.
-
-    stage: "compile" (encoders, at the first use on a machine), "encode" or "verify"; what: encoder or tensor at hand; done, total: encoders
-    compiled, values encoded or bytes read back, so far and in all.
-    """
-
-    stage: str
-    what: str
-    done: int
-    total: int
-
-
-OnProgress = Callable[[Progress], None]
-OnWarning = Callable[[str], None]
 
 
 def convert(
@@ -69,11 +50,26 @@ def convert(
     Raises CheckpointError or GGUFError for input that cannot be converted, GGPyError for a bad type, an existing target or a full disk.
     Whatever goes wrong, `out` is as it was.
     """
+    options = Options(
+        type=type,
+        force=force,
+        threads=threads,
+        strict=strict,
+        verify=verify,
+        measure_error=measure_error,
+        on_progress=on_progress,
+        on_warning=on_warning,
+    )
+    return convert_with(Path(src), Path(out) if out is not None else None, options)
+
+
+def convert_with(src: Path, out: Path | None, options: Options) -> Report:
+    """`convert`, told by `options`."""
     began = time.perf_counter()
-    recipe, warn = find_recipe(type), _Warnings(strict, on_warning)
-    source = open_source(Path(src))
+    recipe, warn = find_recipe(options.type), Warnings(options.strict, options.on_warning)
+    source = open_source(src)
     try:
-        target = Path(out) if out is not None else default_output(source.name, recipe)
+        target = out or default_output(source.name, recipe)
         _refuse_input_as_output(source, target)
         infos = [TensorInfo(t.name, t.shape, t.kept) for t in source.tensors]
         planned = {p.name: p for p in plan(infos, recipe, source.facts)}
@@ -81,15 +77,15 @@ def convert(
         warn.extend(_requantized(source, planned))
         while True:
             try:
-                with GGUFWriter(target, alignment=source.alignment, force=force) as writer:
+                with GGUFWriter(target, alignment=source.alignment, force=options.force) as writer:
                     source.describe(writer, recipe)
                     tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
-                    workers = threads or available_threads()
-                    written = _write(writer, source, planned, workers, measure_error, on_progress)
+                    written = _write(writer, source, planned, options)
                     file_bytes = writer.file_size
-                    if verify:
-                        verify_file(writer.partial, target, planned, written, workers, _Meter("verify", file_bytes, on_progress))
+                    if options.verify:
+                        meter = Meter("verify", file_bytes, options.on_progress)
+                        verify_file(writer.partial, target, planned, written, options.workers, meter)
                 break
             except NeedsWider as error:
                 planned[error.name] = _widened(source, planned[error.name])
@@ -98,7 +94,7 @@ def convert(
         source.close()
     tensors = tuple(_tensor_report(source, planned, written))
     seconds = time.perf_counter() - began
-    return Report(target, recipe.name, tensors, file_bytes, seconds, verify, tuple(warn.said), tokenizer)
+    return Report(target, recipe.name, tensors, file_bytes, seconds, options.verify, tuple(warn.said), tokenizer)
 
 
 def open_source(path: Path) -> Source:
@@ -111,24 +107,6 @@ def default_output(name: str, recipe: Recipe) -> Path:
     stem, separator, last = name.replace(".", "-").rpartition("-")
     known = separator and ALIASES.get(last.upper(), last.upper()) in RECIPES and not last.isdecimal()
     return Path(f"{name[: len(stem)] if known else name}-{recipe.name}.gguf")
-
-
-class _Warnings:
-    """Lines said so far, each once; in strict mode the first is an error."""
-
-    def __init__(self, strict: bool, on_warning: OnWarning | None):
-        self._strict, self._on_warning = strict, on_warning
-        self.said: list[str] = []
-
-    def extend(self, lines: list[str]) -> None:
-        for line in lines:
-            if line in self.said:
-                continue
-            if self._strict:
-                raise CheckpointError(f"{line} (refused in strict mode)")
-            self.said.append(line)
-            if self._on_warning:
-                self._on_warning(line)
 
 
 def _refuse_input_as_output(source: Source, target: Path) -> None:
@@ -147,35 +125,21 @@ def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]
     return [f"quantizing again what is {', '.join(lossy)} already: errors add up, a float source would be better"] if lossy else []
 
 
-def _write(
-    writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], threads: int, measure_error: bool, on_progress: OnProgress | None
-) -> dict[str, Written]:
+def _write(writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], options: Options) -> dict[str, Written]:
     jobs = [Job(tensor, BLOCKS[planned[tensor.name].format]) for tensor in source.tensors]
     for job in jobs:
         if not job.copied and job.tensor.raw is not None and BLOCKS[job.tensor.dtype].decode is None:
             raise GGPyError(f"tensor {printable(job.tensor.name)} is {job.tensor.dtype}, which ggpy cannot decode yet")
         writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
-    _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, on_progress)
-    meter = _Meter("encode", sum(tensor.n_values for tensor in source.tensors), on_progress)
-    with Stream(threads, encode_measured, measure_error, meter) as stream:
+    _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, options.on_progress)
+    meter = Meter("encode", sum(tensor.n_values for tensor in source.tensors), options.on_progress)
+    with Stream(options.workers, encode_measured, options.measure_error, meter) as stream:
         return stream.write(writer, jobs)
 
 
 def _compile_encoders(formats: dict[str, BlockFormat], on_progress: OnProgress | None) -> None:
     names = [(f"encode.{name.lower()}", "encode") for name, format in sorted(formats.items()) if has_encoder(format)]
     prepare(names, lambda name, done, total: on_progress(Progress("compile", name[0], done, total)) if on_progress else None)
-
-
-class _Meter:
-    """Counts what is done of one stage and passes it on."""
-
-    def __init__(self, stage: str, total: int, on_progress: OnProgress | None):
-        self._stage, self._total, self._done, self._on_progress = stage, total, 0, on_progress
-
-    def __call__(self, what: str, amount: int) -> None:
-        self._done += amount
-        if self._on_progress:
-            self._on_progress(Progress(self._stage, what, self._done, self._total))
 
 
 def _widened(source: Source, planned: PlannedTensor) -> PlannedTensor:
