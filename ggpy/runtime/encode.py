@@ -32,18 +32,33 @@ class Encoded(NamedTuple):
     peak: float
 
 
-def encode_rows(values: np.ndarray, block_format: BlockFormat, threads: int = 1, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+def encode_rows(
+    values: np.ndarray,
+    block_format: BlockFormat,
+    threads: int = 1,
+    out: NDArray[np.uint8] | None = None,
+    importance: NDArray[np.float32] | None = None,
+) -> NDArray[np.uint8]:
     """Blocks of `values`, (rows, cols): uint8 (rows, row_bytes), equal for every number of threads.
 
     values: float32, float16 or bfloat16 as FLOATS has it; anything else is converted to float32 first.
     out: where the bytes go, contiguous uint8 (rows, row_bytes); allocated when None.
-    ValueError: cols is not a whole number of blocks, or a value is NaN or Inf (the first one is named by its flat index).
+    importance: float32 (cols,), finite and not negative: how much an error in each column costs, as an importance matrix has it. It changes
+        nothing in formats whose bytes do not depend on it.
+    ValueError: cols is not a whole number of blocks, a value is NaN or Inf (the first one is named by its flat index), or `importance` is
+        not as above.
     GGPyError: the format cannot be written.
     """
-    return encode_measured(values, block_format, threads, out).blocks
+    return encode_measured(values, block_format, threads, out, importance).blocks
 
 
-def encode_measured(values: np.ndarray, block_format: BlockFormat, threads: int = 1, out: NDArray[np.uint8] | None = None) -> Encoded:
+def encode_measured(
+    values: np.ndarray,
+    block_format: BlockFormat,
+    threads: int = 1,
+    out: NDArray[np.uint8] | None = None,
+    importance: NDArray[np.float32] | None = None,
+) -> Encoded:
     """`encode_rows`, and the largest magnitude it saw."""
     if block_format.encode is None:
         raise GGPyError(f"no encoder for {block_format.name} blocks (ggml type {block_format.ggml_type})")
@@ -54,6 +69,10 @@ def encode_measured(values: np.ndarray, block_format: BlockFormat, threads: int 
         out = np.empty(shape, np.uint8)
     elif out.shape != shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
         raise ValueError(f"out must be contiguous uint8 {shape}, not {out.dtype} {out.shape}")
+    if importance is not None:
+        _require_importance(importance, cols)
+        if block_format.encode_weighted is not None:
+            return Encoded(out, _weighted_reference(values, out, block_format, importance))
 
     unit = max(block_format.block_values, _GROUP)
     compiled = values.size // unit * unit if has_encoder(block_format) else 0
@@ -63,6 +82,16 @@ def encode_measured(values: np.ndarray, block_format: BlockFormat, threads: int 
     if compiled < values.size:
         peak = max(peak, _reference(values, out, block_format, compiled))
     return Encoded(out, peak)
+
+
+def _require_importance(importance: np.ndarray, cols: int) -> None:
+    """ValueError for what is not float32 (cols,), finite and not negative."""
+    if importance.dtype != np.float32 or importance.shape != (cols,):
+        raise ValueError(f"importance must be float32 ({cols},), one for each column, not {importance.dtype} {importance.shape}")
+    usable = (importance >= 0) & (importance < np.inf)
+    if not usable.all():
+        column = int(np.argmin(usable))
+        raise ValueError(f"importance of column {column} is {importance[column]}: it must be finite and not negative")
 
 
 def has_encoder(block_format: BlockFormat) -> bool:
@@ -104,5 +133,18 @@ def _reference(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, s
         piece = widened(blocks[first : first + step])
         require_finite(piece, block_format.name, first * block_format.block_values)
         target[first : first + step] = block_format.encode(piece)
+        peak = max(peak, float(np.abs(piece).max()))
+    return peak
+
+
+def _weighted_reference(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, importance: NDArray[np.float32]) -> float:
+    """`_reference` with importance; whole rows, over which some formats take a mean."""
+    assert block_format.encode_weighted is not None
+    rows, cols = values.shape
+    step, peak = max(1, _PIECE // max(1, cols)), 0.0
+    for first in range(0, rows if cols else 0, step):
+        piece = widened(values[first : first + step])
+        require_finite(piece, block_format.name, first * cols)
+        out[first : first + step] = block_format.encode_weighted(piece, importance)
         peak = max(peak, float(np.abs(piece).max()))
     return peak
