@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -28,17 +28,26 @@ _F16_MAX = 65504.0
 _F16_SMALL = 2.0**-10  # weights below may be lost when they are scaled by an f16; only then it is worth a look
 
 T = TypeVar("T")
-EncodeRows = Callable[[np.ndarray, BlockFormat], Encoded]
-"""As `ggpy.runtime.encode.encode_measured`: float rows (rows, columns) and a format -> uint8 (rows, row_bytes) and their peak; ValueError
-for NaN and infinity."""
+
+
+class EncodeRows(Protocol):
+    """As `ggpy.runtime.encode.encode_measured`: float rows (rows, columns) and a format -> uint8 (rows, row_bytes) and their peak;
+    ValueError for NaN and infinity."""
+
+    def __call__(self, values: np.ndarray, block_format: BlockFormat, *, importance: np.ndarray | None = None) -> Encoded: ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """One tensor and the format it gets."""
+    """One tensor and the format it gets.
+
+    importance: of its columns, from an importance matrix: float32 (columns,), or (matrices, columns) where the tensor is a stack of
+    matrices, as experts are, and each has its own.
+    """
 
     tensor: SourceTensor
     format: BlockFormat
+    importance: np.ndarray | None = None
 
     @property
     def copied(self) -> bool:
@@ -48,6 +57,23 @@ class Job:
     @property
     def n_bytes(self) -> int:
         return self.tensor.rows * self.format.row_bytes(self.tensor.columns)
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """(first row, row after the last) of what is encoded at once: about a million weights, all of the same importance."""
+        step = max(1, CHUNK_VALUES // max(1, self.tensor.columns))
+        matrix = self.tensor.rows // self._n_importances
+        for first in range(0, self.tensor.rows, max(1, matrix)):
+            yield from ((start, min(start + step, first + matrix)) for start in range(first, first + matrix, step))
+
+    def importance_of(self, row: int) -> np.ndarray | None:
+        """float32 (columns,): the importance that counts for a row."""
+        if self.importance is None:
+            return None
+        return self.importance.reshape(-1, self.tensor.columns)[row // (self.tensor.rows // self._n_importances)]
+
+    @property
+    def _n_importances(self) -> int:
+        return 1 if self.importance is None or self.importance.ndim == 1 else len(self.importance)
 
 
 @dataclass(frozen=True)
@@ -144,7 +170,7 @@ class Stream:
         if job.copied:
             return _Chunk(values, zlib.crc32(values.data))
         try:
-            data, peak = self._encode_rows(values, job.format)
+            data, peak = self._encode_rows(values, job.format, importance=job.importance_of(piece.start))
         except ValueError as error:
             raise _not_finite(piece, widened(values)) or error from None
         checksum = zlib.crc32(data.data)
@@ -161,7 +187,7 @@ class Stream:
 
         def encoded() -> Iterator[np.ndarray]:
             nonlocal peak, squares, error_squares
-            for _ in range(math.ceil(job.tensor.rows / rows_per_chunk(job.tensor))):
+            for _ in job.pieces():
                 chunk = next(chunks)
                 pieces.append(WrittenPiece(chunk.data.nbytes, chunk.checksum))
                 yield chunk.data
@@ -186,13 +212,7 @@ class Stream:
 def _pieces(jobs: list[Job]) -> Iterator[_Piece]:
     for job in jobs:
         rows = job.tensor.raw if job.copied and job.tensor.raw else job.tensor.open()
-        step = rows_per_chunk(job.tensor)
-        for start in range(0, job.tensor.rows, step):
-            yield _Piece(job, rows, start, min(start + step, job.tensor.rows))
-
-
-def rows_per_chunk(tensor: SourceTensor) -> int:
-    return max(1, CHUNK_VALUES // max(1, tensor.columns))
+        yield from (_Piece(job, rows, start, stop) for start, stop in job.pieces())
 
 
 def _sum_of_squares(values: np.ndarray) -> float:
