@@ -7,10 +7,30 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, split_fields
-from ggpy.blocks.planes import unpack_planes
+from ggpy.blocks.block_format import (
+    F16,
+    U8,
+    BlockFormat,
+    Blocks,
+    Field,
+    Importance,
+    Rows,
+    Values,
+    join_fields,
+    require_finite,
+    split_fields,
+)
+from ggpy.blocks.planes import pack_planes, unpack_planes
+from ggpy.blocks.rounding import nearest_int, running_sum
+from ggpy.blocks.scale_min import in_units
+from ggpy.blocks.search import Search, affine_scale, positive_scale
+from ggpy.blocks.weighting import weighted_blocks, weights_of
 
 FIELDS = (Field("scales", U8, 16), Field("qs", U8, 64), Field("d", F16, 1), Field("dmin", F16, 1))
+SUB_BLOCKS, SUB_VALUES = 16, 16
+FOUR_BITS = 15
+SEARCH = Search(largest=3, first=-0.5, step=0.1, steps=16, absolute=True)
+WEIGHTED_SEARCH = Search(largest=3, first=-0.9, step=0.05, steps=37)
 
 
 @np.errstate(all="ignore")
@@ -18,8 +38,41 @@ def decode(blocks: Blocks) -> Values:
     scales, qs, d, dmin = split_fields(blocks, FIELDS)
     scale = d.astype(np.float32) * (scales & 0x0F)  # (n, 16)
     minimum = dmin.astype(np.float32) * (scales >> 4)
-    quants = unpack_planes(qs, 2).reshape(-1, 16, 16)
+    quants = unpack_planes(qs, 2).reshape(-1, SUB_BLOCKS, SUB_VALUES)
     return (scale[..., None] * quants - minimum[..., None]).reshape(-1, 256)
 
 
-Q2_K = BlockFormat("Q2_K", 10, 256, FIELDS, decode)
+@np.errstate(all="ignore")
+def encode(values: Values) -> Blocks:
+    """A value x has the weight |x|, and errors count by their magnitude."""
+    require_finite(values, "Q2_K")
+    x = values.reshape(-1, SUB_VALUES)
+    scale, minimum, quants = affine_scale(x, np.abs(x), SEARCH)
+    unit, scales = in_units(scale.reshape(-1, SUB_BLOCKS), FOUR_BITS)
+    unit_min, mins = in_units(minimum.reshape(-1, SUB_BLOCKS), FOUR_BITS)
+    return _join(values, unit, unit_min, scales | (mins << 4), quants)
+
+
+@np.errstate(all="ignore")
+def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
+    """A value x has the weight importance * sqrt(mean(x * x) + x * x), the mean being over the super-block."""
+    values, spread = weighted_blocks(rows, importance, "Q2_K", 256)
+    weights = weights_of(values, spread, np.float32(1)).reshape(-1, SUB_VALUES)
+    scale, minimum, quants = affine_scale(values.reshape(-1, SUB_VALUES), weights, WEIGHTED_SEARCH)
+    sums = running_sum(weights).reshape(-1, SUB_BLOCKS)
+    unit, scales = positive_scale(scale.reshape(-1, SUB_BLOCKS), sums, FOUR_BITS)
+    unit_min, mins = positive_scale(minimum.reshape(-1, SUB_BLOCKS), sums, FOUR_BITS)
+    return _join(values, unit[:, None], unit_min[:, None], scales | (mins << 4), quants).reshape(len(rows), -1)
+
+
+def _join(values: Values, unit: np.ndarray, unit_min: np.ndarray, scales: np.ndarray, quants: np.ndarray) -> Blocks:
+    """Blocks of scales and mins, two to a byte (n, 16), under their units (n, 1); quants are new where the stored scale is not 0."""
+    d, dmin = unit.astype(np.float16), unit_min.astype(np.float16)
+    scale = (d.astype(np.float32) * (scales & 0x0F)).reshape(-1, 1)
+    minimum = (dmin.astype(np.float32) * (scales >> 4)).reshape(-1, 1)
+    rounded = nearest_int((values.reshape(-1, SUB_VALUES) + minimum) / scale).clip(0, SEARCH.largest)
+    quants = np.where(scale == 0, quants, rounded).reshape(values.shape)
+    return join_fields(FIELDS, scales, pack_planes(quants, 2), d, dmin)
+
+
+Q2_K = BlockFormat("Q2_K", 10, 256, FIELDS, decode, encode, encode_weighted)

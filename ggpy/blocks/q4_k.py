@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.block_format import (
+    F16,
+    U8,
+    BlockFormat,
+    Blocks,
+    Field,
+    Importance,
+    Rows,
+    Values,
+    join_fields,
+    require_finite,
+    split_fields,
+)
 from ggpy.blocks.planes import pack_planes, unpack_planes
-from ggpy.blocks.scale_min import Search, apply_scale_min, find_scale_min
+from ggpy.blocks.scale_min import apply_scale_min, find_scale_min, find_weighted_scale_min
+from ggpy.blocks.search import Search
+from ggpy.blocks.weighting import weighted_blocks
 
 FIELDS = (Field("d", F16, 1), Field("dmin", F16, 1), Field("scales", U8, 12), Field("qs", U8, 128))
 SEARCH = Search(largest=15, first=-1.0, step=0.1, steps=21)
+WEIGHTED_SEARCH = Search(largest=15, first=-0.9, step=0.05, steps=37)
 
 
 @np.errstate(all="ignore")
@@ -28,4 +43,12 @@ def encode(values: Values) -> Blocks:
     return join_fields(FIELDS, d, dmin, scales, pack_planes(quants, 4))
 
 
-Q4_K = BlockFormat("Q4_K", 12, 256, FIELDS, decode, encode)
+@np.errstate(all="ignore")
+def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
+    values, weights = weighted_blocks(rows, importance, "Q4_K", 256)
+    d, dmin, scales, quants = find_weighted_scale_min(values, weights, WEIGHTED_SEARCH)
+    blocks = join_fields(FIELDS, d, dmin, scales, pack_planes(quants, 4))
+    return blocks.reshape(len(rows), -1)
+
+
+Q4_K = BlockFormat("Q4_K", 12, 256, FIELDS, decode, encode, encode_weighted)

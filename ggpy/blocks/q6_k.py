@@ -7,15 +7,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.blocks.block_format import F16, I8, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.block_format import (
+    F16,
+    I8,
+    U8,
+    BlockFormat,
+    Blocks,
+    Field,
+    Importance,
+    Rows,
+    Values,
+    join_fields,
+    require_finite,
+    split_fields,
+)
 from ggpy.blocks.planes import pack_planes, unpack_planes
-from ggpy.blocks.rounding import first_peak, nearest_int, running_sum
+from ggpy.blocks.rounding import first_peak, nearest_int
+from ggpy.blocks.search import NOTHING, symmetric_scale
+from ggpy.blocks.weighting import weighted_blocks
 
 FIELDS = (Field("ql", U8, 128), Field("qh", U8, 64), Field("scales", I8, 16), Field("d", F16, 1))
 SUB_BLOCKS, SUB_VALUES = 16, 16
 CENTRE = 32
-NOTHING = np.float32(1e-15)  # magnitudes below this count as zero
-TRIALS = tuple(k for k in range(-9, 10) if k != 0)  # trial k divides the peak into 32 + k / 10 quants
 
 
 @np.errstate(all="ignore")
@@ -29,11 +42,22 @@ def decode(blocks: Blocks) -> Values:
 @np.errstate(all="ignore")
 def encode(values: Values) -> Blocks:
     require_finite(values, "Q6_K")
+    return _encode(values, values * values)
+
+
+@np.errstate(all="ignore")
+def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
+    values, weights = weighted_blocks(rows, importance, "Q6_K", 256)
+    return _encode(values, weights).reshape(len(rows), -1)
+
+
+def _encode(values: Values, weights: np.ndarray) -> Blocks:
+    """Blocks of `values`, an error at each of which counts by `weights`, float32 (n, 256)."""
     sub_blocks = values.reshape(-1, SUB_VALUES)
-    found, quants = _search(sub_blocks)
+    found, quants = symmetric_scale(sub_blocks, weights.reshape(-1, SUB_VALUES), CENTRE)
     found = found.reshape(len(values), SUB_BLOCKS)
 
-    peak = first_peak(np.where(np.isnan(found), np.float32(0), found))  # NaN: sums that overflow for huge values
+    peak = first_peak(found)  # past NaN, of sums that overflow for huge values
     empty = np.abs(peak) < NOTHING
     inverse = np.float32(-128) / peak
     d = (np.float32(1) / inverse).astype(np.float16)
@@ -46,34 +70,4 @@ def encode(values: Values) -> Blocks:
     return np.where(empty, np.uint8(0), blocks)
 
 
-def _search(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scale, float32 (m,), and quants 0..63, int32 (m, 16), of sub-blocks `x`, float32 (m, 16).
-
-    ggml's `make_qx_quants` with squares as weights: of the trials, the one whose least-squares scale explains most.
-    """
-    peak = first_peak(x)[:, 0]
-
-    def rounded(inverse: np.ndarray) -> np.ndarray:
-        return nearest_int(inverse[:, None] * x).clip(-CENTRE, CENTRE - 1)
-
-    def sums(quants: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        l, w = quants.astype(np.float32), x * x
-        return running_sum((w * x) * l), running_sum((w * l) * l)
-
-    quants = rounded(np.float32(-CENTRE) / peak)
-    sum_xl, sum_l2 = sums(quants)
-    scale = np.where(sum_l2 != 0, sum_xl / sum_l2, np.float32(0))
-    best = scale * sum_xl
-    for k in TRIALS:
-        trial = rounded(-(np.float32(CENTRE) + np.float32(0.1) * np.float32(k)) / peak)
-        sum_xl, sum_l2 = sums(trial)
-        better = (sum_l2 > 0) & (sum_xl * sum_xl > best * sum_l2)
-        quants = np.where(better[:, None], trial, quants)
-        scale = np.where(better, sum_xl / sum_l2, scale)
-        best = np.where(better, scale * sum_xl, best)
-
-    nothing = np.abs(peak) < NOTHING
-    return np.where(nothing, np.float32(0), scale), np.where(nothing[:, None], 0, quants + CENTRE)
-
-
-Q6_K = BlockFormat("Q6_K", 14, 256, FIELDS, decode, encode)
+Q6_K = BlockFormat("Q6_K", 14, 256, FIELDS, decode, encode, encode_weighted)

@@ -33,8 +33,8 @@ def reciprocal(scale: np.ndarray) -> np.ndarray:
 
 
 def running_sum(terms: np.ndarray) -> np.ndarray:
-    """Sum over the last axis in float32, one term after the other: np.sum adds pairwise and would round differently."""
-    return np.add.accumulate(terms, axis=-1)[..., -1]
+    """Sum over the last axis in float32, from zero, one term after the other: np.sum adds pairwise and would round differently."""
+    return np.add.accumulate(terms, axis=-1)[..., -1] + np.float32(0)  # of terms -0, +0
 
 
 def first_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -45,5 +45,6 @@ def first_extremes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def first_peak(values: np.ndarray) -> np.ndarray:
-    """The value of the largest magnitude per row, (n, 1), with its sign; of equal ones the first; +0, never -0, of zeros."""
-    return np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1) + np.float32(0)
+    """The value of the largest magnitude per row, (n, 1), with its sign; of equal ones the first; past NaN; +0, never -0, of zeros."""
+    numbers = np.where(np.isnan(values), np.float32(0), values)
+    return np.take_along_axis(numbers, np.abs(numbers).argmax(axis=1, keepdims=True), axis=1) + np.float32(0)

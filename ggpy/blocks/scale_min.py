@@ -1,34 +1,15 @@
-"""Super-blocks of Q4_K and Q5_K: 8 sub-blocks of 32 values, each with a 6-bit scale and a 6-bit min under one float16 pair.
-
-The search is ggml's (`make_qkx2_quants` in ggml-quants.c): for a range of trial scales, round the sub-block, solve the weighted least
-squares for scale and min given those quants, keep what has the least weighted error. Every float32 operation stands in ggml's order.
-"""
+"""Super-blocks of Q4_K and Q5_K: 8 sub-blocks of 32 values, each with a 6-bit scale and a 6-bit min under one float16 pair."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from ggpy.blocks.rounding import nearest_int, running_sum
+from ggpy.blocks.search import Search, affine_scale, positive_scale
+from ggpy.blocks.weighting import weights_of
 
 SUB_BLOCKS, SUB_VALUES = 8, 32
 _SIX_BITS = 63
-
-
-@dataclass(frozen=True)
-class Search:
-    """Trial k of `steps` spreads the sub-block's range over `largest` + first + k * step quants, `largest` being the highest quant."""
-
-    largest: int
-    first: float
-    step: float
-    steps: int
-
-    def spreads(self) -> np.ndarray:
-        """float32 (steps,): the numbers the range is divided into."""
-        trials = np.arange(self.steps, dtype=np.float32)
-        return (np.float32(self.first) + np.float32(self.step) * trials) + np.float32(self.largest)
 
 
 def unpack_scale_min(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -60,63 +41,54 @@ def apply_scale_min(d: np.ndarray, dmin: np.ndarray, packed: np.ndarray, quants:
 
 
 def find_scale_min(values: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The encoding of `values`, float32 (n, 256): float16 (n, 1) d and dmin, packed scales and mins (n, 12), quants int32 (n, 256)."""
-    sub_blocks = values.reshape(-1, SUB_VALUES)
-    scale, minimum, quants = _search(sub_blocks, search)
+    """The encoding of `values`, float32 (n, 256): float16 (n, 1) d and dmin, packed scales and mins (n, 12), quants int32 (n, 256).
 
-    largest_scale, scales = _six_bits(scale.reshape(-1, SUB_BLOCKS))
-    largest_min, mins = _six_bits(minimum.reshape(-1, SUB_BLOCKS))
-    d, dmin = largest_scale.astype(np.float16), largest_min.astype(np.float16)
-
-    stored_scale = (d.astype(np.float32) * scales).reshape(-1, 1)
-    stored_min = (dmin.astype(np.float32) * mins).reshape(-1, 1)
-    rounded = nearest_int((sub_blocks + stored_min) / stored_scale).clip(0, search.largest)
-    quants = np.where(stored_scale == 0, quants, rounded)
-    return d, dmin, pack_scale_min(scales, mins), quants.reshape(values.shape)
-
-
-def _six_bits(sub_scales: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The unit (n, 1), float32, and the multiples of it (n, 8), uint8 up to 63, that stand for float32 (n, 8)."""
-    largest = np.fmax.reduce(sub_scales, axis=1, keepdims=True, initial=np.float32(0))  # past NaN, which huge values may give
-    inverse = np.where(largest > 0, np.float32(_SIX_BITS) / largest, np.float32(0))
-    multiples = np.minimum(nearest_int(inverse * sub_scales) & 0xFF, _SIX_BITS)  # a negative scale wraps, as in ggml
-    return largest / np.float32(_SIX_BITS), multiples.astype(np.uint8)
-
-
-def _search(x: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scale, negated min, float32 (m,), and quants, int32 (m, 32), of sub-blocks `x`, float32 (m, 32)."""
+    A value x of a sub-block has the weight rms + |x|, rms being that of the sub-block.
+    """
+    x = values.reshape(-1, SUB_VALUES)
     rms = np.sqrt(running_sum(x * x) / np.float32(SUB_VALUES))
-    weights = rms[:, None] + np.abs(x)
-    sum_w, sum_x = running_sum(weights), running_sum(weights * x)
+    scale, minimum, quants = affine_scale(x, rms[:, None] + np.abs(x), search)
 
-    low, high = np.minimum(x.min(axis=1), np.float32(0)), x.max(axis=1)
+    unit, scales = in_units(scale.reshape(-1, SUB_BLOCKS), _SIX_BITS)
+    unit_min, mins = in_units(minimum.reshape(-1, SUB_BLOCKS), _SIX_BITS)
+    packed = pack_scale_min(np.minimum(scales, _SIX_BITS), np.minimum(mins, _SIX_BITS))
+    return _stored(values, unit, unit_min, packed, quants, search.largest)
 
-    def rounded(inverse: np.ndarray) -> np.ndarray:
-        return nearest_int(inverse[:, None] * (x - low[:, None])).clip(0, search.largest)
 
-    def error(scale: np.ndarray, low: np.ndarray, quants: np.ndarray) -> np.ndarray:
-        off = (scale[:, None] * quants.astype(np.float32) + low[:, None]) - x
-        return running_sum(weights * (off * off))
+def find_weighted_scale_min(
+    values: np.ndarray, importance: np.ndarray, search: Search
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """As `find_scale_min`, of `values` with `importance`, both float32 (n, 256).
 
-    inverse = np.float32(search.largest) / (high - low)
-    scale = np.float32(1) / inverse
-    quants = rounded(inverse)
-    least = error(scale, low, quants)
+    A value x has the weight importance * sqrt(2 * mean(x * x) + x * x), the mean being over the super-block; a sub-block's scale and min
+    have the sum of its weights.
+    """
+    weights = weights_of(values, importance, np.float32(2)).reshape(-1, SUB_VALUES)
+    scale, minimum, quants = affine_scale(values.reshape(-1, SUB_VALUES), weights, search)
+    sums = running_sum(weights).reshape(-1, SUB_BLOCKS)
+    unit, scales = positive_scale(scale.reshape(-1, SUB_BLOCKS), sums, _SIX_BITS)
+    unit_min, mins = positive_scale(minimum.reshape(-1, SUB_BLOCKS), sums, _SIX_BITS)
+    return _stored(values, unit[:, None], unit_min[:, None], pack_scale_min(scales, mins), quants, search.largest)
 
-    for spread in search.spreads():
-        trial = rounded(spread / (high - low))
-        l = trial.astype(np.float32)
-        wl = weights * l
-        sum_l, sum_l2, sum_xl = running_sum(wl), running_sum(wl * l), running_sum(wl * x)
-        determinant = sum_w * sum_l2 - sum_l * sum_l
-        trial_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
-        trial_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        above = trial_low > 0
-        trial_scale = np.where(above, sum_xl / sum_l2, trial_scale)
-        trial_low = np.where(above, np.float32(0), trial_low)
-        trial_error = error(trial_scale, trial_low, trial)
-        better = (determinant > 0) & (trial_error < least)
-        quants = np.where(better[:, None], trial, quants)
-        least, scale, low = (np.where(better, new, old) for new, old in ((trial_error, least), (trial_scale, scale), (trial_low, low)))
 
-    return scale, -low, quants  # a sub-block of one value, zero or below, has come out as scale 0 and quants 0 by itself
+def _stored(
+    values: np.ndarray, unit: np.ndarray, unit_min: np.ndarray, packed: np.ndarray, quants: np.ndarray, largest: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """d, dmin, the packed scales and mins, and the quants chosen anew under what is stored; `quants` where the stored scale is 0."""
+    d, dmin = unit.astype(np.float16), unit_min.astype(np.float16)
+    scales, mins = unpack_scale_min(packed)
+    scale = (d.astype(np.float32) * scales).reshape(-1, 1)
+    minimum = (dmin.astype(np.float32) * mins).reshape(-1, 1)
+    rounded = nearest_int((values.reshape(-1, SUB_VALUES) + minimum) / scale).clip(0, largest)
+    return d, dmin, packed, np.where(scale == 0, quants, rounded).reshape(values.shape)
+
+
+def in_units(sub_scales: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The unit (n, 1) of which the largest of `sub_scales`, float32 (n, m), is `most`, and the multiples of it for all, uint8 (n, m).
+
+    Multiples of what is below zero wrap to a byte, as in ggml. Without a scale above zero all are zero.
+    """
+    largest = np.fmax.reduce(sub_scales, axis=1, keepdims=True)  # past NaN, which huge values may give
+    largest = np.where(largest > 0, largest, np.float32(0))
+    inverse = np.where(largest > 0, np.float32(most) / largest, np.float32(0))
+    return largest / np.float32(most), nearest_int(inverse * sub_scales).astype(np.uint8)

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IN_BLOCKS = [f for f in BLOCKS.values() if f.block_values > 1 and f.name != "Q8_K"]  # what ggml stores weights in
 DECODED = [f for f in IN_BLOCKS if f.decode is not None]
 ENCODED = [f for f in IN_BLOCKS if f.encode is not None]
+WEIGHTED = [f for f in IN_BLOCKS if f.encode_weighted is not None]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,14 @@ def test_weights_encode_as_in_ggml(golden: dict, block_format: BlockFormat):
     values = golden["encode"]["x"]
     blocks = block_format.encode(values.reshape(-1, block_format.block_values)).reshape(len(values), -1)
     assert np.array_equal(blocks, golden["encode"][f"{block_format.name}.blocks"])
+
+
+@pytest.mark.parametrize("block_format", WEIGHTED, ids=lambda f: f.name)
+def test_weights_encode_with_importance_as_in_ggml(golden: dict, block_format: BlockFormat):
+    assert block_format.encode_weighted is not None
+    stored = golden["encode"]
+    blocks = block_format.encode_weighted(stored["x"], stored["importance"])
+    assert np.array_equal(blocks, stored[f"{block_format.name}.imatrix.blocks"])
 
 
 def test_committed_vectors_come_from_the_golden_files(shared: Path):

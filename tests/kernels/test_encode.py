@@ -167,8 +167,8 @@ def test_rows_and_buffers_that_do_not_fit_are_refused():
     for out in (np.empty((2, 67), np.uint8), np.empty((2, 68), np.int8), np.empty((2, 136), np.uint8)[:, ::2]):
         with pytest.raises(ValueError, match="out must be contiguous uint8"):
             encode_rows(values, q8_0, out=out)
-    with pytest.raises(GGPyError, match="no encoder for Q2_K blocks"):
-        encode_rows(np.zeros((1, 256), np.float32), BLOCKS["Q2_K"])
+    with pytest.raises(GGPyError, match="no encoder for Q8_K blocks"):
+        encode_rows(np.zeros((1, 256), np.float32), BLOCKS["Q8_K"])
 
 
 def test_views_and_other_floats_are_taken():
