@@ -28,7 +28,7 @@ def one_input(raw: bytes) -> None:
     descriptor = os.memfd_create("fuzz.gguf")
     try:
         os.write(descriptor, raw)
-        with open_gguf(f"/proc/self/fd/{descriptor}", allow_split=True) as file:
+        with open_gguf(f"/proc/self/fd/{descriptor}", only_this_part=True) as file:
             to_json(file)
             lines = describe(file, tensors=True, width=200)
             assert not any(map(UNSAFE.search, lines)), "control characters in what is shown"

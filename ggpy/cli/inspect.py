@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ggpy.cli.common import command_parser, run_command, starting
-from ggpy.errors import printable
+from ggpy.errors import GGUFError, printable
 from ggpy.gguf import GGUFFile, Metadata, Tensor, open_gguf
 from ggpy.gguf.metadata import Entry
 from ggpy.gguf.strings import Strings
@@ -27,7 +27,9 @@ _PIPE_WIDTH = 160
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy-inspect`."""
     parser = command_parser("ggpy-inspect", "Show metadata, tensors, sizes and bits per weight of a GGUF file.")
-    parser.add_argument("file", metavar="FILE", help="a .gguf file; only its head is read, and nothing is written")
+    parser.add_argument(
+        "file", metavar="FILE", help="a .gguf file, or any part of a split one; only heads are read, and nothing is written"
+    )
     parser.add_argument("--tensors", action="store_true", help="list every tensor: name, shape, type, size, offset")
     parser.add_argument("--json", action="store_true", help="write everything, tensors and whole arrays included, as JSON")
     return parser
@@ -40,12 +42,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def inspect(args: argparse.Namespace) -> None:
     """Show `args.file` on stdout. Raises GGUFError for a file that is not legal GGUF."""
-    with starting(), open_gguf(args.file, allow_split=True) as file:
+    with starting(), _open(args.file, args.prog) as file:
         if args.json:
             json.dump(to_json(file), sys.stdout, indent=2, allow_nan=False)
             print()
         else:
             print("\n".join(describe(file, tensors=args.tensors, width=_width())))
+
+
+def _open(path: str, prog: str) -> GGUFFile:
+    """The model in the file; a part whose other parts are not at hand is opened alone, which is said on stderr."""
+    try:
+        return open_gguf(path)
+    except GGUFError as error:
+        part = open_gguf(path, only_this_part=True)  # which fails as well where the part itself is at fault
+        print(f"{prog}: {error}; shown is this part alone", file=sys.stderr)
+        return part
 
 
 def describe(file: GGUFFile, *, tensors: bool, width: int) -> list[str]:
@@ -58,8 +70,11 @@ def describe(file: GGUFFile, *, tensors: bool, width: int) -> list[str]:
             header = (title, "tensors", "parameters", "size", "bits/weight", "of the size")
             lines += ["", *_columns([header, *(_share_row(share, total(members)) for share in shares)], "<>>>>>", width)]
     if tensors:
-        header = ("tensor", "shape", "type", "size", "offset")
-        lines += ["", *_columns([header, *map(_tensor_row, members)], "<<<>>", width)]
+        header, rows = ("tensor", "shape", "type", "size", "offset"), list(map(_tensor_row, members))
+        if len(file.paths) > 1:
+            part_of = {path: f"{i + 1}" for i, path in enumerate(file.paths)}
+            header, rows = (*header, "part"), [(*row, part_of[file.path_of(t.name)]) for row, t in zip(rows, members, strict=True)]
+        lines += ["", *_columns([header, *rows], "<<<>>>"[: len(header)], width)]
     return lines
 
 
@@ -68,6 +83,7 @@ def to_json(file: GGUFFile) -> dict[str, Any]:
     members = list(file.tensors.values())
     return {
         "file": os.fspath(file.path),
+        "files": [os.fspath(path) for path in file.paths],
         "version": file.version,
         "file_size": file.file_size,
         "alignment": file.alignment,
@@ -93,7 +109,9 @@ def _headline(file: GGUFFile) -> list[str]:
     context, part, parts = _context(metadata), metadata.get("split.no"), metadata.get("split.count")
     if context is not None:
         model.append(f"context {context}")
-    if isinstance(part, int) and isinstance(parts, int) and parts > 1:
+    if len(file.paths) > 1:
+        model.append(f"{len(file.paths)} parts")
+    elif isinstance(part, int) and isinstance(parts, int) and parts > 1:
         model.append(f"part {part + 1} of {parts}")
     layout = [_size(file.file_size), f"{weights.bits_per_weight:.2f} bits per weight", f"{len(members)} tensors", f"GGUF v{file.version}"]
     return [printable(file.path, 1000), "  " + ", ".join(printable(part, 80) for part in model if part), "  " + ", ".join(layout)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from ggpy.blocks import BLOCKS, BlockFormat
@@ -43,7 +44,7 @@ def convert(
     threads: encoders at work, by default all that the machine grants.
     strict: refuse what would only be warned of.
     verify: read the file back before it gets its name.
-    measure_error: decode everything again and report how far it is from the source.
+    measure_error: decode everything again and report how far it is from the source; always done where the source is quantized itself.
     on_progress: called after each chunk; on_warning: as soon as something was decided.
 
     The same input, type and version give the same bytes.
@@ -74,7 +75,10 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
         infos = [TensorInfo(t.name, t.shape, t.kept) for t in source.tensors]
         planned = {p.name: p for p in plan(infos, recipe, source.facts)}
         warn.extend(source.warnings)
-        warn.extend(_requantized(source, planned))
+        requantized = _requantized(source, planned)
+        warn.extend(requantized)
+        if requantized:
+            options = replace(options, measure_error=True)
         while True:
             try:
                 with GGUFWriter(target, alignment=source.alignment, force=options.force) as writer:
@@ -122,7 +126,7 @@ def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]
     lossy = sorted(
         {t.dtype for t in source.tensors if t.dtype in BLOCKS and BLOCKS[t.dtype].block_values > 1 and planned[t.name].format != t.dtype}
     )
-    return [f"quantizing again what is {', '.join(lossy)} already: errors add up, a float source would be better"] if lossy else []
+    return [f"quantizing again what is {', '.join(lossy)} already: its own error stays in, a float source would be better"] if lossy else []
 
 
 def _write(writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], options: Options) -> dict[str, Written]:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ggpy.blocks import BLOCKS
 from ggpy.errors import printable
 
 
@@ -92,6 +93,12 @@ class Report:
         return any(tensor.relative_rmse is not None for tensor in self.tensors)
 
     @property
+    def requantized(self) -> tuple[str, ...]:
+        """The quantized formats of the source that were decoded and encoded again."""
+        lossy = (t.dtype for t in self.tensors if t.dtype != t.format and t.dtype in BLOCKS and BLOCKS[t.dtype].block_values > 1)
+        return tuple(sorted(set(lossy)))
+
+    @property
     def fallbacks(self) -> tuple[TensorReport, ...]:
         """Tensors that could not have the format their recipe asked for."""
         return tuple(tensor for tensor in self.tensors if tensor.wanted)
@@ -112,6 +119,10 @@ class Report:
         for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
             subject = "1 tensor is" if count == 1 else f"{count} tensors are"
             lines.append(f"{subject} {format}, not {wanted}: rows or values do not allow it")
+        if self.requantized:
+            lines.append(
+                f"error: against the weights that the source's {', '.join(self.requantized)} stand for, whose own error comes on top of it"
+            )
         if self.tokenizer:
             lines.append(self.tokenizer)
         verified = "read back and found as meant" if self.verified else "not read back"
@@ -138,6 +149,7 @@ class Report:
             "verified": self.verified,
             "warnings": list(self.warnings),
             "tokenizer": self.tokenizer,
+            "requantized": list(self.requantized),
             "kinds": [asdict(kind) | {"bits_per_weight": kind.bits_per_weight} for kind in self.kinds()],
             "tensors": [asdict(tensor) for tensor in self.tensors],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -15,19 +16,24 @@ from ggpy.converter.source import SourceTensor
 from ggpy.gguf import GGUFWriter, Tensor, ValueType, open_gguf
 from ggpy.runtime.encode import FLOATS
 
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
+
 
 class GGUFSource:
-    """The tensors and metadata of a GGUF file; see `Source`. Raises GGUFError for a file that is not legal."""
+    """The tensors and metadata of a GGUF file, or of one split into parts; see `Source`. Raises GGUFError for a file that is not legal."""
 
     def __init__(self, path: Path):
         self._gguf = open_gguf(path)
+        self._files: dict[Path, RangeFile] = {}
         try:
-            self._file = RangeFile(path)
+            for part in self._gguf.paths:
+                self._files[part] = RangeFile(part)
         except BaseException:
-            self._gguf.close()
+            self.close()
             raise
         metadata = self._gguf.metadata
-        self.name, self.files, self.alignment, self.warnings = path.stem, {self._file.identity}, self._gguf.alignment, []
+        self.name, self.alignment, self.warnings = _PART.sub("", path.stem), self._gguf.alignment, []
+        self.files = {file.identity for file in self._files.values()}
         arch = metadata.string("general.architecture")
         layers = metadata.integer(f"{arch}.block_count", 0, minimum=0)
         experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0)
@@ -51,18 +57,21 @@ class GGUFSource:
         return None
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files.values():
+            file.close()
         self._gguf.close()
 
     def _source_tensor(self, tensor: Tensor) -> SourceTensor:
         format = tensor.format.name
-        reader = partial(self._read, tensor)
-        return SourceTensor(tensor.name, tensor.name, tensor.shape, format, format, lambda: reader, partial(self._read_raw, tensor))
+        file = self._files[self._gguf.path_of(tensor.name)]
+        reader = partial(self._read, file, tensor)
+        return SourceTensor(tensor.name, tensor.name, tensor.shape, format, format, lambda: reader, partial(self._read_raw, file, tensor))
 
-    def _read_raw(self, tensor: Tensor, start: int, stop: int) -> np.ndarray:
+    @staticmethod
+    def _read_raw(file: RangeFile, tensor: Tensor, start: int, stop: int) -> np.ndarray:
         row_bytes = tensor.format.row_bytes(tensor.shape[-1])
-        return self._file.read(tensor.offset + start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, row_bytes)
+        return file.read(tensor.offset + start * row_bytes, (stop - start) * row_bytes).reshape(stop - start, row_bytes)
 
-    def _read(self, tensor: Tensor, start: int, stop: int) -> np.ndarray:
-        raw = self._read_raw(tensor, start, stop)
+    def _read(self, file: RangeFile, tensor: Tensor, start: int, stop: int) -> np.ndarray:
+        raw = self._read_raw(file, tensor, start, stop)
         return raw.view(FLOATS[tensor.format.name]) if tensor.format.name in FLOATS else dequantize(raw, tensor.format)

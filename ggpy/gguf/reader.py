@@ -6,15 +6,17 @@ import errno
 import mmap
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from ggpy.errors import GGUFError, printable
+from ggpy.errors import GGUFError
 from ggpy.gguf.cursor import Cursor
 from ggpy.gguf.foreign import PEEK_BYTES, name_foreign
 from ggpy.gguf.metadata import Entry, Metadata
+from ggpy.gguf.split import open_parts, split_count
 from ggpy.gguf.table import read_tensors
 from ggpy.gguf.types import ALIGNMENT_KEY, DEFAULT_ALIGNMENT, HEADER_BYTES, MAGIC, MAX_ENTRIES, MAX_KEY_BYTES, VERSIONS, ValueType
 from ggpy.gguf.values import read_value, read_value_type
@@ -23,16 +25,32 @@ _SMALLEST_ENTRY = 8 + 1 + 4 + 1  # a key of one byte and a one-byte value
 _SMALLEST_TENSOR = 8 + 4 + 8 + 4 + 8  # a nameless tensor of one dimension
 
 
-def open_gguf(path: str | os.PathLike[str], *, allow_split: bool = False) -> GGUFFile:
+def open_gguf(path: str | os.PathLike[str], *, only_this_part: bool = False) -> GGUFFile:
     """Open a GGUF file (version 2 or 3, little-endian) for reading; use it in a `with` statement.
 
     Every count, length and offset is checked against the file before anything is made of it, so what comes back can be trusted to lie
-    inside the file. One part of a model split over several files is refused unless `allow_split`. Raises GGUFError for everything that
-    is not a legal GGUF file, or not a readable regular file.
+    inside the file. For any part of a model split over several files, all parts are opened as one; `only_this_part` opens it alone.
+    Raises GGUFError for everything that is not a legal GGUF file, or not a readable regular file, and for parts that are missing or do not
+    belong together.
     """
+    file = _open_one(path)
+    if only_this_part:
+        return file
+    try:
+        if split_count(file.metadata) == 1:
+            return file
+        first, *others = open_parts(file, _open_one)
+    except BaseException:
+        file.close()
+        raise
+    first.join(others)
+    return first
+
+
+def _open_one(path: str | os.PathLike[str]) -> GGUFFile:
     descriptor = _open_regular(path)
     try:
-        return GGUFFile(path, descriptor, allow_split=allow_split)
+        return GGUFFile(path, descriptor)
     except BaseException:
         os.close(descriptor)
         raise
@@ -42,12 +60,13 @@ class GGUFFile:
     """An open GGUF file.
 
     path: as given. version: 2 or 3. alignment: of tensor data, in bytes. metadata: the key-value pairs. tensors: name -> Tensor, in file
-    order. data_offset: where tensor data begins. file_size: in bytes.
+    order. data_offset: where tensor data begins. file_size: in bytes. Of a model split over several files, this is the first one, but
+    `tensors` and `file_size` are those of all together.
 
     The file is mapped, not read: replace a model by renaming a new file over it, never by overwriting it in place.
     """
 
-    def __init__(self, path: str | os.PathLike[str], descriptor: int, *, allow_split: bool):
+    def __init__(self, path: str | os.PathLike[str], descriptor: int):
         self.path = path
         status = os.fstat(descriptor)
         self.file_size = status.st_size
@@ -58,12 +77,11 @@ class GGUFFile:
             self.version, n_tensors, n_keys = _read_header(cursor)
             self.metadata = Metadata(path, _read_entries(cursor, n_keys), self._read)
             self.alignment = _alignment(self.metadata)
-            if not allow_split:
-                _refuse_split(self.metadata)
             self.data_offset, self.tensors = read_tensors(cursor, n_tensors, self.alignment, self._view)
         except BaseException:
             self._map.close()
             raise
+        self._others: tuple[GGUFFile, ...] = ()
         self._bytes: np.ndarray | None = np.frombuffer(self._map, np.uint8)  # (file_size,), read-only as the map is
         self._descriptor: int | None = descriptor
 
@@ -80,8 +98,26 @@ class GGUFFile:
     def closed(self) -> bool:
         return self._bytes is None
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that the model lies in: this one and, where it is split, the others."""
+        return [Path(self.path), *(Path(other.path) for other in self._others)]
+
+    def path_of(self, name: str) -> Path:
+        """The file that holds the tensor `name`."""
+        return Path(next((other.path for other in self._others if name in other.tensors), self.path))
+
+    def join(self, others: Sequence[GGUFFile]) -> None:
+        """Take the tensors of the other parts in; they are closed with this one."""
+        self._others = tuple(others)
+        for other in others:
+            self.tensors |= other.tensors
+            self.file_size += other.file_size
+
     def close(self) -> None:
         """Close the file. Views that `Tensor.data` gave stay valid: the map goes when the last of them does."""
+        for other in self._others:
+            other.close()
         if self._descriptor is None:
             return
         os.close(self._descriptor)
@@ -95,9 +131,11 @@ class GGUFFile:
         """Raise GGUFError if the file was written to or truncated since it was opened: reading a truncated map would kill the process."""
         if self._descriptor is None:
             raise GGUFError(self.path, None, "the file is closed")
+        for other in self._others:
+            other.check_unchanged()
         status = os.fstat(self._descriptor)
         if (status.st_size, status.st_mtime_ns) != self._stamp:
-            size = f"it had {self.file_size} bytes and has {status.st_size}" if status.st_size != self.file_size else "it was written to"
+            size = f"it had {self._stamp[0]} bytes and has {status.st_size}" if status.st_size != self._stamp[0] else "it was written to"
             raise GGUFError(self.path, None, f"the file changed while it was open ({size}); replace a model by renaming a new file over it")
 
     def _view(self, offset: int, n_bytes: int) -> np.ndarray:
@@ -191,15 +229,3 @@ def _alignment(metadata: Metadata) -> int:
     if metadata.value_type(ALIGNMENT_KEY) is not ValueType.UINT32 or alignment < 1 or alignment & (alignment - 1):
         metadata.refuse(ALIGNMENT_KEY, "a power of two as uint32")
     return alignment
-
-
-def _refuse_split(metadata: Metadata) -> None:
-    count = metadata.integer("split.count", 1, minimum=0)
-    if count > 1:
-        part = metadata.integer("split.no", 0, minimum=0, maximum=count - 1)
-        raise GGUFError(
-            metadata.path,
-            metadata.entries["split.count"].start,
-            f"part {part + 1} of a model split into {count} files (key 'split.count'); join them first: "
-            f"llama-gguf-split --merge {printable(Path(metadata.path).name)} model.gguf",
-        )

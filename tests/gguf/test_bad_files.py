@@ -60,7 +60,7 @@ def test_prefixes_are_refused(name: str, tmp_path: Path):
 
 
 def test_split_part_opens_when_asked():
-    with open_gguf(FOLDER / "bad" / "split_2_of_3.gguf", allow_split=True) as file:
+    with open_gguf(FOLDER / "bad" / "split_2_of_3.gguf", only_this_part=True) as file:
         assert file.metadata["split.count"] == 3
 
 

@@ -67,7 +67,7 @@ def mutate(raw: bytes, mutations: list[tuple[str, int, int]]) -> bytes:
 
 def use(path: Path) -> None:
     """Touch everything a caller can reach."""
-    with open_gguf(path, allow_split=True) as file:
+    with open_gguf(path, only_this_part=True) as file:
         json.dumps(to_json(file), allow_nan=False)
         assert not any(map(UNSAFE.search, describe(file, tensors=True, width=200)))
         ends = []
