@@ -28,6 +28,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that encode (default: all this process may use)")
     parser.add_argument("--error", action="store_true", help="measure and list how far each tensor is from the source (relative RMSE)")
     parser.add_argument("--strict", action="store_true", help="refuse what would only be warned of")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue an interrupted conversion where it stopped, and keep what is done should this one be",
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not read the new file back before it gets its name")
     parser.add_argument("--json", action="store_true", help="write the summary as JSON, with every tensor")
     return parser
@@ -53,6 +58,7 @@ def _convert(args: argparse.Namespace) -> None:
             strict=args.strict,
             verify=not args.no_verify,
             measure_error=args.error,
+            resume=args.resume,
             on_progress=on_progress,
             on_warning=lambda line: say(f"{args.prog}: warning: {printable(line, 2000)}"),
         )

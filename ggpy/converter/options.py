@@ -18,6 +18,7 @@ class Options:
     strict: bool = False
     verify: bool = True
     measure_error: bool = False
+    resume: bool = False
     on_progress: OnProgress | None = None
     on_warning: OnWarning | None = None
 

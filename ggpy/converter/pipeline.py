@@ -14,6 +14,7 @@ from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warn
 from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe, TensorInfo, find_recipe, plan
 from ggpy.converter.report import Report, TensorReport
 from ggpy.converter.requantize import GGUFSource
+from ggpy.converter.resume import Resumption
 from ggpy.converter.source import Source
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
 from ggpy.converter.verify import verify_file
@@ -33,6 +34,7 @@ def convert(
     strict: bool = False,
     verify: bool = True,
     measure_error: bool = False,
+    resume: bool = False,
     on_progress: OnProgress | None = None,
     on_warning: OnWarning | None = None,
 ) -> Report:
@@ -45,6 +47,8 @@ def convert(
     strict: refuse what would only be warned of.
     verify: read the file back before it gets its name.
     measure_error: decode everything again and report how far it is from the source; always done where the source is quantized itself.
+    resume: continue where an interrupted conversion of the same source with the same options stopped; whatever ends this one, what is done
+    is kept. Without it, what was left is removed.
     on_progress: called after each chunk; on_warning: as soon as something was decided.
 
     The same input, type and version give the same bytes.
@@ -58,6 +62,7 @@ def convert(
         strict=strict,
         verify=verify,
         measure_error=measure_error,
+        resume=resume,
         on_progress=on_progress,
         on_warning=on_warning,
     )
@@ -79,26 +84,33 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
         warn.extend(requantized)
         if requantized:
             options = replace(options, measure_error=True)
+        resumption = Resumption(src, target, options, warn.note)
         while True:
             try:
-                with GGUFWriter(target, alignment=source.alignment, force=options.force) as writer:
+                with GGUFWriter(target, alignment=source.alignment, force=options.force, resume=options.resume) as writer:
+                    for name, (format, why) in resumption.find(writer).items():
+                        warn.extend([_widen(planned, name, format, why)])
                     source.describe(writer, recipe)
                     tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
-                    written = _write(writer, source, planned, options)
+                    written = _write(writer, source, planned, options, resumption)
                     file_bytes = writer.file_size
                     if options.verify:
                         meter = Meter("verify", file_bytes, options.on_progress)
                         verify_file(writer.partial, target, planned, written, options.workers, meter)
                 break
             except NeedsWider as error:
-                planned[error.name] = _widened(source, planned[error.name])
-                warn.extend([f"tensor {printable(error.name)} is stored as {planned[error.name].format}: {error.what}"])
+                format = _wider(source, planned[error.name])
+                warn.extend([_widen(planned, error.name, format, error.what)])
+                resumption.wider[error.name] = format, error.what
+            except BaseException:
+                resumption.tell(len(planned))
+                raise
     finally:
         source.close()
     tensors = tuple(_tensor_report(source, planned, written))
     seconds = time.perf_counter() - began
-    return Report(target, recipe.name, tensors, file_bytes, seconds, options.verify, tuple(warn.said), tokenizer)
+    return Report(target, recipe.name, tensors, file_bytes, seconds, options.verify, tuple(warn.said), tokenizer, resumption.n_resumed)
 
 
 def open_source(path: Path) -> Source:
@@ -129,16 +141,21 @@ def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]
     return [f"quantizing again what is {', '.join(lossy)} already: its own error stays in, a float source would be better"] if lossy else []
 
 
-def _write(writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], options: Options) -> dict[str, Written]:
+def _write(
+    writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], options: Options, resumption: Resumption
+) -> dict[str, Written]:
     jobs = [Job(tensor, BLOCKS[planned[tensor.name].format]) for tensor in source.tensors]
     for job in jobs:
         if not job.copied and job.tensor.raw is not None and BLOCKS[job.tensor.dtype].decode is None:
             raise GGPyError(f"tensor {printable(job.tensor.name)} is {job.tensor.dtype}, which ggpy cannot decode yet")
         writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
-    _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, options.on_progress)
-    meter = Meter("encode", sum(tensor.n_values for tensor in source.tensors), options.on_progress)
-    with Stream(options.workers, encode_measured, options.measure_error, meter) as stream:
-        return stream.write(writer, jobs)
+    with resumption.begin(writer) as done:
+        jobs = [job for job in jobs if job.tensor.name not in done]
+        _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, options.on_progress)
+        values, left = (sum(tensor.n_values for tensor in tensors) for tensors in (source.tensors, [job.tensor for job in jobs]))
+        meter = Meter("encode", values, options.on_progress, done=values - left)
+        with Stream(options.workers, encode_measured, options.measure_error, meter) as stream:
+            return done | stream.write(writer, jobs, resumption.note)
 
 
 def _compile_encoders(formats: dict[str, BlockFormat], on_progress: OnProgress | None) -> None:
@@ -146,10 +163,17 @@ def _compile_encoders(formats: dict[str, BlockFormat], on_progress: OnProgress |
     prepare(names, lambda name, done, total: on_progress(Progress("compile", name[0], done, total)) if on_progress else None)
 
 
-def _widened(source: Source, planned: PlannedTensor) -> PlannedTensor:
+def _wider(source: Source, planned: PlannedTensor) -> str:
+    """The format for a tensor whose values the planned one cannot hold."""
     dtype = next(tensor.dtype for tensor in source.tensors if tensor.name == planned.name)
-    wider = "BF16" if dtype == "BF16" and planned.format != "BF16" else "F32"
-    return PlannedTensor(planned.name, planned.shape, wider, planned.wanted or planned.format)
+    return "BF16" if dtype == "BF16" and planned.format != "BF16" else "F32"
+
+
+def _widen(planned: dict[str, PlannedTensor], name: str, format: str, why: str) -> str:
+    """Give a tensor that format; returns what is to be said of it."""
+    before = planned[name]
+    planned[name] = PlannedTensor(name, before.shape, format, before.wanted or before.format)
+    return f"tensor {printable(name)} is stored as {format}: {why}"
 
 
 def _tensor_report(source: Source, planned: dict[str, PlannedTensor], written: dict[str, Written]) -> list[TensorReport]:

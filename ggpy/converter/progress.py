@@ -29,8 +29,8 @@ OnWarning = Callable[[str], None]
 class Meter:
     """Counts what is done of one stage and passes it on."""
 
-    def __init__(self, stage: str, total: int, on_progress: OnProgress | None):
-        self._stage, self._total, self._done, self._on_progress = stage, total, 0, on_progress
+    def __init__(self, stage: str, total: int, on_progress: OnProgress | None, done: int = 0):
+        self._stage, self._total, self._done, self._on_progress = stage, total, done, on_progress
 
     def __call__(self, what: str, amount: int) -> None:
         self._done += amount
@@ -54,3 +54,8 @@ class Warnings:
             self.said.append(line)
             if self._on_warning:
                 self._on_warning(line)
+
+    def note(self, line: str) -> None:
+        """Say what is no reason to refuse anything."""
+        if self._on_warning:
+            self._on_warning(line)

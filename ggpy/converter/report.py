@@ -62,7 +62,7 @@ class Report:
 
     path: the new file, of file_bytes. recipe: its type, such as "Q4_K_M". seconds: from start to durable file. verified: whether it was
     read back and found as meant. warnings: what was decided on the way, one line each. tokenizer: how the exported tokenizer was checked,
-    if it was.
+    if it was. n_resumed: tensors that an interrupted conversion had written before.
     """
 
     path: Path
@@ -73,6 +73,7 @@ class Report:
     verified: bool
     warnings: tuple[str, ...] = ()
     tokenizer: str | None = None
+    n_resumed: int = 0
 
     @property
     def n_values(self) -> int:
@@ -114,7 +115,7 @@ class Report:
         """The closing summary: what each kind of tensor takes and, where it was measured, how far it is from the source."""
         header = ("tensors", "types", "size", "bits/weight", *(("error",) if self.measured else ()))
         rows = [_kind_row(kind) for kind in self.kinds()]
-        whole = ("all", "", _size(self.n_bytes), f"{self.bits_per_weight:.3f}", *_percent(_pooled(self.tensors)))
+        whole = ("all", "", size_in_words(self.n_bytes), f"{self.bits_per_weight:.3f}", *_percent(_pooled(self.tensors)))
         lines = _table([header, *rows, whole], left=2)
         for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
             subject = "1 tensor is" if count == 1 else f"{count} tensors are"
@@ -125,8 +126,10 @@ class Report:
             )
         if self.tokenizer:
             lines.append(self.tokenizer)
+        if self.n_resumed:
+            lines.append(f"{self.n_resumed} of {len(self.tensors)} tensors were there already, from a conversion that was interrupted")
         verified = "read back and found as meant" if self.verified else "not read back"
-        lines.append(f"{printable(self.path)}: {_size(self.file_bytes)} in {self.seconds:.1f} s, {verified}")
+        lines.append(f"{printable(self.path)}: {size_in_words(self.file_bytes)} in {self.seconds:.1f} s, {verified}")
         return "\n".join(lines)
 
     def error_table(self) -> str:
@@ -150,6 +153,7 @@ class Report:
             "warnings": list(self.warnings),
             "tokenizer": self.tokenizer,
             "requantized": list(self.requantized),
+            "n_resumed": self.n_resumed,
             "kinds": [asdict(kind) | {"bits_per_weight": kind.bits_per_weight} for kind in self.kinds()],
             "tensors": [asdict(tensor) for tensor in self.tensors],
         }
@@ -163,14 +167,15 @@ def _table(rows: list[tuple[str, ...]], left: int) -> list[str]:
 
 def _kind_row(kind: KindReport) -> tuple[str, ...]:
     formats = ", ".join(f"{count} {format}" for format, count in kind.formats.items())
-    return kind.kind, formats, _size(kind.n_bytes), f"{kind.bits_per_weight:.3f}", *_percent(kind.relative_rmse)
+    return kind.kind, formats, size_in_words(kind.n_bytes), f"{kind.bits_per_weight:.3f}", *_percent(kind.relative_rmse)
 
 
 def _percent(error: float | None) -> tuple[str, ...]:
     return () if error is None else (f"{error:.3%}",)
 
 
-def _size(n_bytes: int) -> str:
+def size_in_words(n_bytes: int) -> str:
+    """A size as it is shown, such as "1.23 GiB"."""
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if n_bytes >= scale:
             return f"{n_bytes / scale:.2f} {unit}"

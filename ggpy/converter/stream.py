@@ -157,13 +157,18 @@ class Stream:
     def __exit__(self, *exception: object) -> None:
         self._workers.close()
 
-    def write(self, writer: GGUFWriter, jobs: list[Job]) -> dict[str, Written]:
-        """Write every job's tensor, in order; by tensor name what was written.
+    def write(self, writer: GGUFWriter, jobs: list[Job], on_written: Callable[[str, Written], None] | None = None) -> dict[str, Written]:
+        """Write every job's tensor, in order; by tensor name what was written. on_written(name, what) is called after each.
 
         Raises CheckpointError naming tensor and index for NaN or infinity, NeedsWider for values a format cannot hold.
         """
         chunks = self._workers.in_order(partial(self._encode, piece) for piece in _pieces(jobs))
-        return {job.tensor.name: self._write_tensor(writer, job, chunks) for job in jobs}
+        done: dict[str, Written] = {}
+        for job in jobs:
+            done[job.tensor.name] = self._write_tensor(writer, job, chunks)
+            if on_written:
+                on_written(job.tensor.name, done[job.tensor.name])
+        return done
 
     def _encode(self, piece: _Piece) -> _Chunk:
         job, values = piece.job, piece.rows(piece.start, piece.stop)

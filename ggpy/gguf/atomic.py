@@ -27,7 +27,8 @@ class AtomicFile:
     disk are GGPyError with the bytes needed and free.
 
     What writers of `path` left behind that were killed is removed at the start, or offered in `abandoned` with `resume`.
-    removed_bytes: how much of the disk that freed.
+    removed_bytes: how much of the disk that freed. kept: whether to leave the unfinished file, to be continued, should the block end with
+    an exception; may be set at any time.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, force: bool = False, resume: bool = False):
@@ -42,7 +43,7 @@ class AtomicFile:
         self._refuse_target()
         self.abandoned = find_abandoned(self.path)
         if not self.resume:
-            self._remove_abandoned()
+            self.drop_abandoned()
         try:
             self._create()
         except OSError as error:
@@ -67,11 +68,14 @@ class AtomicFile:
         self._discard_partial()
         self.abandoned.remove(abandoned)
         self._temporary, self._descriptor = abandoned.path, abandoned.descriptor
-        self._remove_abandoned()
+        self.drop_abandoned()
 
-    def keep(self) -> None:
-        """Should the block end with an exception, leave the unfinished file, to be continued."""
-        self.kept = True
+    def drop_abandoned(self) -> None:
+        """Remove what is not to be continued."""
+        for abandoned in self.abandoned:
+            self.removed_bytes += abandoned.allocated_bytes
+            abandoned.remove()
+        self.abandoned = []
 
     @property
     def partial(self) -> Path:
@@ -191,12 +195,6 @@ class AtomicFile:
             self._close()
         if temporary is not None and os.name == "nt":
             _remove(temporary)
-
-    def _remove_abandoned(self) -> None:
-        for abandoned in self.abandoned:
-            self.removed_bytes += abandoned.allocated_bytes
-            abandoned.remove()
-        self.abandoned = []
 
     def _failed(self, error: OSError) -> GGPyError:
         message = f"{printable(self.path)}: cannot be written: {error.strerror or error}"

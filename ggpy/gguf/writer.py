@@ -107,13 +107,22 @@ class GGUFWriter:
         self._require_open_header()
         self._file.adopt(abandoned)
 
-    def keep(self) -> None:
-        """Should the block end with an exception, leave the unfinished file, to be continued by another writer."""
-        self._file.keep()
+    def drop_abandoned(self) -> None:
+        """Remove what is not to be continued."""
+        self._file.drop_abandoned()
+
+    def keep(self, wanted: bool = True) -> None:
+        """Whether to leave the unfinished file, to be continued by another writer, should the block end with an exception."""
+        self._file.kept = wanted
 
     def header_digest(self) -> str:
         """SHA-256 of all that comes before the data, as declared so far, in hexadecimal."""
         return hashlib.sha256(self._header()).hexdigest()
+
+    @property
+    def tensor_names(self) -> tuple[str, ...]:
+        """The tensors declared so far."""
+        return tuple(self._tensors)
 
     def data_range(self, name: str) -> tuple[int, int]:
         """(offset, bytes) of a declared tensor's data in the file. Asking for it ends the declarations."""

@@ -165,6 +165,6 @@ def test_what_a_failing_fsync_left_is_not_kept(tmp_path: Path, monkeypatch: pyte
 
     with pytest.raises(GGPyError, match="Input/output error"), AtomicFile(tmp_path / "m", resume=True) as file:
         file.write_at(0, b"x")
-        file.keep()
+        file.kept = True
         monkeypatch.setattr(os, "fsync", fail)
     assert left_in(tmp_path) == []
