@@ -21,9 +21,15 @@ _UNITS = (1 << UNIT_BITS) - 1
 
 
 @inline
+def threads(crew):
+    """How many threads share the op."""
+    return crew & _UNITS
+
+
+@inline
 def share(left, crew, least, most):
     """Of `left` units, how many to take at a time, `most` at most: all if alone, else large pieces first, smaller ones towards the end."""
-    return min(left, most, max(least, left // (2 * (crew & _UNITS) - 1)))
+    return min(left, most, max(least, left // (2 * threads(crew) - 1)))
 
 
 @inline

@@ -21,20 +21,20 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.kernels.activations import AMX, TILE
-from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open
+from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open, threads
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
 from ggpy.kernels.kinds import BF16_FROM, TILED_FROM, unpacked_stride
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.kernels.tiled_bf16 import bf16_product, quantized_filler
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
-from ggpy.simd.memory import load_f32, load_f32x16, load_i8, load_i64, load_u8, prefetch, store_f32, store_f32x16
+from ggpy.simd.memory import LINE, load_f32, load_f32x16, load_i8, load_i64, load_u8, prefetch, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, f32x16
 
 CHUNK = 32  # rows of a panel pair: what a thread takes at a time when there are many tokens
 CHUNK_BYTES, LEAST_ROWS = 12 << 10, 4  # with few tokens it takes at least as many bytes of weights, about a microsecond's worth, and rows
 PANEL = 16
-LINE, AHEAD = 64, 4096  # bytes of a cache line, and that unpacking prefetches ahead
+AHEAD = 4096  # bytes that unpacking prefetches ahead
 ROWWISE_FROM = 3  # tokens from which a row is unpacked once for four of them, rather than two rows for one
 
 _zero, _stride = constant(f32x16, 0.0), inline(unpacked_stride)
@@ -132,7 +132,8 @@ def one_by_one(dot):
 
 def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
     """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
-    tile = int8_tile(TILE, group, signed)
+    lines = -(-PANEL * group * block_bytes // (block_values * LINE))  # of cache, that a panel's weights take for every group
+    tile = int8_tile(TILE, group, signed, lines)
     scale_shift = {32: 0, 16: 1}[group]
     sums_at = {32: 8, 16: 4}[group]  # activations' sums of 32 start at k + k / 8, those of 16 at k + k / 4
 
@@ -178,6 +179,7 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
                     scales = panel + 16 * stride
                     mins = scales + 64 * (k // group)
                     fill_panel(w + row * row_bytes, row_bytes, k, min(PANEL, rows - row), unpacked, panel, scales, mins)
+            following = first + threads(crew) * CHUNK  # what this thread takes next, if all are equally fast
             for token in range(0, n_tokens, TILE):
                 xt = x + token * token_bytes
                 x_scales = xt + k * TILE
@@ -187,7 +189,8 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
                     if row < rows:
                         scales = panel + 16 * stride
                         mins = scales + 64 * (k // group)
-                        tile(sums, panel, scales, mins, xt, x_scales, scale_shift, x_sums, k // group)
+                        soon = w + (following + p * PANEL) * row_bytes if token == 0 and following < rows else 0
+                        tile(sums, panel, scales, mins, xt, x_scales, scale_shift, x_sums, k // group, soon)
                         _store_tile(args, sums, row, min(PANEL, rows - row), token, min(TILE, n_tokens - token))
 
     @kernel

@@ -36,7 +36,7 @@ from ggpy.simd.vectors import (
     u8x64,
 )
 
-AHEAD = 4096  # bytes that a row's prefetch runs ahead of its dot
+AHEAD = 2048  # bytes that a row's prefetch runs ahead of its dot: half a piece goes no further, and 4096 was up to a tenth slower
 
 _zero, _zero_f32, _to_f32, _all_x4 = constant(i32x16, 0), constant(f32x16, 0.0), convert(i32x16, f32x16), splat(f32x4)
 _lower, _upper = permute(f32x16, range(8)), permute(f32x16, range(8, 16))

@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 
 from .arithmetic import emit_fma
 from .dot import emit_dot_i8i8, emit_dot_u8i8
-from .memory import pointer
+from .memory import LINE, SECOND_LEVEL, emit_prefetch, pointer
 from .target import NEON, target
 from .vectors import I32, emit_splat, intrinsic, lane_constant
 
@@ -41,19 +41,20 @@ def _fours(builder, address, tokens: int, offset: int):
         yield builder.bitcast(four, I8X64)
 
 
-def int8_tile(tokens: int, group: int, signed: bool):
-    """int8_tile(...)(out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups): out[t, r] = sum over k of w[r, k] * x[t, k].
+def int8_tile(tokens: int, group: int, signed: bool, lines: int):
+    """int8_tile(...)(out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups, soon): out[t, r] = Σ over k of w[r, k] * x[t, k].
 
     w = scale * q - min per group of `group` values. All addresses:
     out float32 (tokens, 16); panel uint8, or int8 if `signed`, (groups * group / 4, 16, 4); scales, mins float32 (groups, 16);
     x int8 (groups * group / 4, tokens, 4); x_scales float32 (…, tokens), one row per 2**scale_shift groups;
-    x_sums float32 (groups, tokens): each group's sum of x times its scale.
+    x_sums float32 (groups, tokens): each group's sum of x times its scale; soon: what will be read next, or 0: `lines` cache lines of it
+    are asked for with each group, so that memory works while the tile multiplies.
     """
     dot = emit_dot_i8i8 if signed else emit_dot_u8i8
     steps = group // 4
 
     def code(context, builder, signature, args):
-        out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups = args
+        out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups, soon = args
         totals = [cgutils.alloca_once_value(builder, ir.Constant(F32X16, [0.0] * 16)) for _ in range(tokens)]
         for total in totals:
             builder.store(ir.Constant(F32X16, [0.0] * 16), total)
@@ -63,6 +64,10 @@ def int8_tile(tokens: int, group: int, signed: bool):
             def at(base, stride):
                 return builder.add(base, builder.mul(g, ir.Constant(I64, stride)))
 
+            with builder.if_then(builder.icmp_signed("!=", soon, ir.Constant(I64, 0))):
+                first = at(soon, LINE * lines)
+                for line in range(lines):
+                    emit_prefetch(builder, builder.add(first, ir.Constant(I64, LINE * line)), SECOND_LEVEL)
             w, row_scales, row_mins = at(panel, group * 16), at(scales, 64), at(mins, 64)
             token, sums = at(x, group * tokens), at(x_sums, 4 * tokens)
             token_scales = builder.add(x_scales, builder.mul(builder.lshr(g, scale_shift), ir.Constant(I64, 4 * tokens)))
@@ -83,8 +88,8 @@ def int8_tile(tokens: int, group: int, signed: bool):
         return context.get_dummy_value()
 
     @intrinsic
-    def tile(typing, out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups):
-        return types.void(*[types.intp] * 9), code
+    def tile(typing, out, panel, scales, mins, x, x_scales, scale_shift, x_sums, groups, soon):
+        return types.void(*[types.intp] * 10), code
 
     return tile
 

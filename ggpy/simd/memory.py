@@ -26,6 +26,9 @@ from .vectors import u32x4 as _u32x4
 
 I64 = ir.IntType(64)
 
+LINE = 64  # bytes of a cache line
+FIRST_LEVEL, SECOND_LEVEL = 3, 2  # LLVM's numbers of the cache that is to keep what was prefetched
+
 
 def pointer(builder, address, pointee):
     return builder.inttoptr(address, pointee.as_pointer())
@@ -119,15 +122,20 @@ def broadcast_i8x64(typing, address):
     return _i8x64(types.intp), code
 
 
+def emit_prefetch(builder, address, level: int) -> None:
+    """Ask for the cache line at `address`, to be read soon, in the cache of that level and those below it."""
+    byte_pointer = ir.IntType(8).as_pointer()
+    function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [byte_pointer, I32, I32, I32])
+    read, keep, data = (ir.Constant(I32, n) for n in (0, level, 1))
+    builder.call(function, [builder.inttoptr(address, byte_pointer), read, keep, data])
+
+
 @intrinsic
 def prefetch(typing, address):
     """Ask for the cache line at `address`, to be read once and soon. Any address is allowed, mapped or not."""
 
     def code(context, builder, signature, args):
-        byte_pointer = ir.IntType(8).as_pointer()
-        function = declare(builder, "llvm.prefetch.p0", ir.VoidType(), [byte_pointer, I32, I32, I32])
-        read, keep, data = (ir.Constant(I32, n) for n in (0, 3, 1))
-        builder.call(function, [builder.inttoptr(args[0], byte_pointer), read, keep, data])
+        emit_prefetch(builder, args[0], FIRST_LEVEL)
         return context.get_dummy_value()
 
     return types.void(types.intp), code

@@ -145,17 +145,20 @@ def test_int8_tile(tokens: int, group: int, signed: bool):
     x_sums = np.ascontiguousarray(x.reshape(tokens, groups, group).sum(2).T * each, np.float32)
     panel = np.ascontiguousarray(w.reshape(16, k // 4, 4).transpose(1, 0, 2))
     tile_x = np.ascontiguousarray(x.reshape(tokens, k // 4, 4).transpose(1, 0, 2))
-    tile, out = int8_tile(tokens, group, signed), np.zeros((tokens, 16), np.float32)
+    tile, out = int8_tile(tokens, group, signed, 3), np.zeros((2, tokens, 16), np.float32)
 
     @njit
-    def run(out, panel, scales, mins, x, x_scales, x_sums):
-        tile(out, panel, scales, mins, x, x_scales, shift, x_sums, groups)
+    def run(out, panel, scales, mins, x, x_scales, x_sums, soon):
+        tile(out, panel, scales, mins, x, x_scales, shift, x_sums, groups, soon)
 
-    run(*(array.ctypes.data for array in (out, panel, scales, mins, tile_x, x_scales, x_sums)))
+    addresses = [array.ctypes.data for array in (panel, scales, mins, tile_x, x_scales, x_sums)]
+    run(out[0].ctypes.data, *addresses, 0)
+    run(out[1].ctypes.data, *addresses, 4096)  # an address may be one that is not mapped: it is only asked for
+    assert np.array_equal(out[0], out[1])
     dense = w.astype(np.float64).reshape(16, groups, group) * scales.T[:, :, None] - mins.T[:, :, None]
     values = x.astype(np.float64).reshape(tokens, groups, group) * each.T[:, :, None]
     want = values.reshape(tokens, k) @ dense.reshape(16, k).T
-    assert np.allclose(out, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    assert np.allclose(out[0], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
 
 
 def test_float_tile():
