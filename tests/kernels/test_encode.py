@@ -59,7 +59,9 @@ def hard() -> dict[str, np.ndarray]:
 
 
 def test_formats_that_a_conversion_writes_are_compiled():
-    assert {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"} <= {f.name for f in COMPILED}
+    assert {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"} <= {
+        f.name for f in COMPILED
+    }
 
 
 @pytest.mark.parametrize("block_format", COMPILED, ids=by_name)

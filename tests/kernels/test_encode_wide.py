@@ -9,7 +9,7 @@ from numba import njit
 from ggpy.blocks.rounding import nearest_int
 from ggpy.kernels.encode.wide import LANES, all_below, load_wide, rounding, signed_rounding, small_rounding, store_wide
 
-_any, _small, _signed, _below = rounding(15), small_rounding(15), signed_rounding(-32, 31), all_below(4.0)
+_any, _small, _signed, _below = rounding(0, 15), small_rounding(15), signed_rounding(-32, 31), all_below(4.0)
 
 
 @njit

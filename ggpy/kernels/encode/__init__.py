@@ -8,7 +8,11 @@ rounding.py   float to integer, as `ggpy.blocks.rounding`
 wide.py       vectors of many sub-blocks, rounded and clamped in few instructions
 extremes.py   the first of the farthest, smallest and largest of 32 values
 nibbles.py    quants of a block of 32 packed to four bits and one
-scale_min.py  the search for scale and min that Q4_K and Q5_K share
+planes.py     quants of a super-block packed to two bits and one
+affine.py     the search for scale and min that Q2_K, Q4_K and Q5_K share
+symmetric.py  the search for the scale of quants around zero
+refine.py     quants moved one after the other while that helps
+scale_min.py  super-blocks of Q4_K and Q5_K
 
 This package imports no numba; its modules do. Call them through `ggpy.runtime.encode`.
 """

@@ -37,9 +37,17 @@ def magnitude_bits(values):
 
 
 @inline
-def _widen(source, kind, count, target):
-    """`count` float16 or bfloat16, a multiple of 16, as float32 at `target`; exact."""
-    if kind == FROM_F16:
+def value_bytes(kind):
+    return 4 if kind == FROM_F32 else 2
+
+
+@inline
+def widen(source, kind, count, target):
+    """`count` floats of any kind, a multiple of 16, as float32 at `target`; exact."""
+    if kind == FROM_F32:
+        for i in range(0, 4 * count, 64):
+            store_f32x16(target + i, load_f32x16(source + i))
+    elif kind == FROM_F16:
         for i in range(0, count, 16):
             store_f32x16(target + 4 * i, _f16_to_f32(load_f16x16(source + 2 * i)))
     else:
@@ -67,7 +75,8 @@ def _first_fault(source, count):
 
 
 def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, together: int = 1) -> Kernel:
-    """The kernel that encodes by `encode_blocks(source, target, count)`, which takes 1 to `together` finite neighbouring blocks."""
+    """The kernel that encodes by `encode_blocks(source, target, count)`, which takes `together` finite neighbouring blocks and writes the
+    first `count`, at least one."""
     chunk = together * max(1, CHUNK_VALUES // (block_values * together))
     wide = scratch(4 * block_values * together)
 
@@ -77,11 +86,13 @@ def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, togeth
         most = _zero_bits()
         for block in range(first, last, together):
             count = min(together, last - block)
-            if kind == FROM_F32:
+            if kind == FROM_F32 and count == together:
                 start = source + 4 * block_values * block
             else:
                 start = wide()
-                _widen(source + 2 * block_values * block, kind, count * block_values, start)
+                widen(source + value_bytes(kind) * block_values * block, kind, count * block_values, start)
+                for i in range(count, together):
+                    widen(start + 4 * block_values * (count - 1), FROM_F32, block_values, start + 4 * block_values * i)
             magnitudes = _largest_magnitudes(start, count * block_values)
             if lanes_less(_largest_finite(), magnitudes) == 0:
                 most = larger(most, magnitudes)
