@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="continue an interrupted conversion where it stopped, and keep what is done should this one be",
     )
+    parser.add_argument("--allow-nonfinite", action="store_true", help="keep NaN and infinity among the weights as they are, and say so")
     parser.add_argument("--no-verify", action="store_true", help="do not read the new file back before it gets its name")
     parser.add_argument("--json", action="store_true", help="write the summary as JSON, with every tensor")
     return parser
@@ -59,6 +60,7 @@ def _convert(args: argparse.Namespace) -> None:
             verify=not args.no_verify,
             measure_error=args.error,
             resume=args.resume,
+            allow_nonfinite=args.allow_nonfinite,
             on_progress=on_progress,
             on_warning=lambda line: say(f"{args.prog}: warning: {printable(line, 2000)}"),
         )

@@ -19,6 +19,7 @@ class Options:
     verify: bool = True
     measure_error: bool = False
     resume: bool = False
+    allow_nonfinite: bool = False
     on_progress: OnProgress | None = None
     on_warning: OnWarning | None = None
 

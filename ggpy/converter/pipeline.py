@@ -35,6 +35,7 @@ def convert(
     verify: bool = True,
     measure_error: bool = False,
     resume: bool = False,
+    allow_nonfinite: bool = False,
     on_progress: OnProgress | None = None,
     on_warning: OnWarning | None = None,
 ) -> Report:
@@ -49,6 +50,8 @@ def convert(
     measure_error: decode everything again and report how far it is from the source; always done where the source is quantized itself.
     resume: continue where an interrupted conversion of the same source with the same options stopped; whatever ends this one, what is done
     is kept. Without it, what was left is removed.
+    allow_nonfinite: keep NaN and infinity, which are refused otherwise, as they are; a tensor with any is not quantized but gets the
+    type of its source, or F32.
     on_progress: called after each chunk; on_warning: as soon as something was decided.
 
     The same input, type and version give the same bytes.
@@ -63,6 +66,7 @@ def convert(
         verify=verify,
         measure_error=measure_error,
         resume=resume,
+        allow_nonfinite=allow_nonfinite,
         on_progress=on_progress,
         on_warning=on_warning,
     )
@@ -94,6 +98,9 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
                     tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
                     written = _write(writer, source, planned, options, resumption)
+                    warn.extend(
+                        f"tensor {printable(name)} {tensor.fault}: kept as it is" for name, tensor in written.items() if tensor.fault
+                    )
                     file_bytes = writer.file_size
                     if options.verify:
                         meter = Meter("verify", file_bytes, options.on_progress)
@@ -154,7 +161,8 @@ def _write(
         _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, options.on_progress)
         values, left = (sum(tensor.n_values for tensor in tensors) for tensors in (source.tensors, [job.tensor for job in jobs]))
         meter = Meter("encode", values, options.on_progress, done=values - left)
-        with Stream(options.workers, encode_measured, options.measure_error, meter) as stream:
+        allowed = options.allow_nonfinite and not options.strict
+        with Stream(options.workers, encode_measured, options.measure_error, meter, allowed) as stream:
             return done | stream.write(writer, jobs, resumption.note)
 
 

@@ -18,6 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from ggpy.blocks import BlockFormat, dequantize
+from ggpy.converter.finite import fault_in_blocks, fault_in_values, unchanged
 from ggpy.converter.source import RowReader, SourceTensor
 from ggpy.errors import CheckpointError, printable
 from ggpy.gguf import GGUFWriter
@@ -86,10 +87,12 @@ class WrittenPiece:
 
 @dataclass(frozen=True)
 class Written:
-    """What went into the file for one tensor. pieces: its bytes, in order. relative_rmse: None where it was not measured."""
+    """What went into the file for one tensor. pieces: its bytes, in order. relative_rmse: None where it was not measured. fault: what and
+    where its first NaN or infinity is, if it has any and they are allowed."""
 
     pieces: tuple[WrittenPiece, ...]
     relative_rmse: float | None
+    fault: str | None = None
 
 
 class NeedsWider(Exception):
@@ -110,6 +113,7 @@ class _Chunk:
     peak: float = 0.0
     squares: float = 0.0
     error_squares: float = 0.0
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,11 +148,20 @@ class Workers:
 class Stream:
     """Encodes and writes tensors with `threads` worker threads. A context manager; leaving it ends the workers.
 
-    on_values(name, n): called after n more values of a tensor are written.
+    on_values(name, n): called after n more values of a tensor are written. allow_nonfinite: NaN and infinity are written as they are, to
+    which F32 and the source's own type are wide enough.
     """
 
-    def __init__(self, threads: int, encode_rows: EncodeRows, measure_error: bool, on_values: Callable[[str, int], None]):
+    def __init__(
+        self,
+        threads: int,
+        encode_rows: EncodeRows,
+        measure_error: bool,
+        on_values: Callable[[str, int], None],
+        allow_nonfinite: bool = False,
+    ):
         self._encode_rows, self._measure_error, self._on_values = encode_rows, measure_error, on_values
+        self._allow_nonfinite = allow_nonfinite
         self._workers = Workers(threads)
 
     def __enter__(self) -> Stream:
@@ -173,11 +186,17 @@ class Stream:
     def _encode(self, piece: _Piece) -> _Chunk:
         job, values = piece.job, piece.rows(piece.start, piece.stop)
         if job.copied:
-            return _Chunk(values, zlib.crc32(values.data))
+            fault = fault_in_blocks(job.tensor, piece.start, values, job.format)
+            if fault and not self._allow_nonfinite:
+                raise _not_finite(job, fault)
+            return _Chunk(values, zlib.crc32(values.data), fault=fault)
         try:
             data, peak = self._encode_rows(values, job.format, importance=job.importance_of(piece.start))
-        except ValueError as error:
-            raise _not_finite(piece, widened(values)) or error from None
+        except ValueError:
+            fault = fault_in_values(job.tensor, piece.start, widened(values))
+            if fault is None:
+                raise
+            return self._as_it_is(job, values, fault)
         checksum = zlib.crc32(data.data)
         if not self._measure_error and peak < _F16_MAX:
             return _Chunk(data, checksum, peak)
@@ -187,16 +206,26 @@ class Stream:
         decoded -= values
         return _Chunk(data, checksum, peak, _sum_of_squares(values), _sum_of_squares(decoded))
 
+    def _as_it_is(self, job: Job, values: np.ndarray, fault: str) -> _Chunk:
+        if not self._allow_nonfinite:
+            raise _not_finite(job, fault)
+        wide = widened(values)
+        data = unchanged(values, wide, job.tensor.dtype, job.format.name)
+        if data is None:
+            raise NeedsWider(job.tensor.name, f"it {fault}, which {job.format.name} cannot hold")
+        return _Chunk(data, zlib.crc32(data.data), 0.0, _sum_of_squares(np.where(np.isfinite(wide), wide, 0)), 0.0, fault)
+
     def _write_tensor(self, writer: GGUFWriter, job: Job, chunks: Iterator[_Chunk]) -> Written:
-        pieces, peak, squares, error_squares = [], 0.0, 0.0, 0.0
+        pieces, peak, squares, error_squares, fault = [], 0.0, 0.0, 0.0, None
 
         def encoded() -> Iterator[np.ndarray]:
-            nonlocal peak, squares, error_squares
+            nonlocal peak, squares, error_squares, fault
             for _ in job.pieces():
                 chunk = next(chunks)
                 pieces.append(WrittenPiece(chunk.data.nbytes, chunk.checksum))
                 yield chunk.data
                 peak, squares, error_squares = max(peak, chunk.peak), squares + chunk.squares, error_squares + chunk.error_squares
+                fault = fault or chunk.fault
                 self._on_values(job.tensor.name, len(chunk.data) * job.tensor.columns)
 
         writer.write_tensor(job.tensor.name, encoded())
@@ -205,7 +234,7 @@ class Stream:
                 job.tensor.name, f"its values, up to {peak:g}, are too small for the half-precision numbers of {job.format.name}"
             )
         error = math.sqrt(error_squares / squares) if squares else 0.0
-        return Written(tuple(pieces), error if self._measure_error else None)
+        return Written(tuple(pieces), error if self._measure_error else None, fault)
 
     def _vanishes(self, peak: float, format: BlockFormat) -> bool:
         """Whether even the largest value of a tensor becomes 0."""
@@ -224,13 +253,8 @@ def _sum_of_squares(values: np.ndarray) -> float:
     return float(np.einsum("ij,ij->i", values, values).sum(dtype=np.float64))
 
 
-def _not_finite(piece: _Piece, values: np.ndarray) -> CheckpointError | None:
-    """The error that names the first NaN or infinity; None where all is finite."""
-    tensor, faults = piece.job.tensor, np.argwhere(~np.isfinite(values))
-    if not len(faults):
-        return None
-    row, column = faults[0]
-    index = [int(i) for i in np.unravel_index((piece.start + row) * tensor.columns + column, tensor.shape)]
+def _not_finite(job: Job, fault: str) -> CheckpointError:
     return CheckpointError(
-        f"tensor {printable(tensor.origin)} is {values[row, column]} at index {index}, expected finite weights: damaged?"
+        f"tensor {printable(job.tensor.origin)} {fault}, expected finite weights: damaged? (--allow-nonfinite or allow_nonfinite=True "
+        "would keep it)"
     )
