@@ -30,8 +30,8 @@ KINDS = (
 )  # rows 0..15 of encode.npz  # fmt: skip
 SUPER_BLOCK_KINDS = ("outliers", "sparse", "mixed magnitudes")
 
-BLOCKS_OF_32 = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8}  # name: ggml type
-SUPER_BLOCKS = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14}
+BLOCKS_OF_32 = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "IQ4_NL": 20, "MXFP4": 39}  # name: ggml type
+SUPER_BLOCKS = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_XS": 23, "TQ1_0": 34, "TQ2_0": 35}
 
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.1, -2.5, 3.14159274, 65504.0, 65519.0, -65520.0, 1e-5, 6e-8, 2.98e-8, -2.99e-8, 1e-7, 1.00048828,
            1.00390625, 1.01171875, -1.00390637, 1e-40, 3.0e38, -3.4e38)  # fmt: skip

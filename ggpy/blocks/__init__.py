@@ -6,6 +6,8 @@ from ggpy.blocks.bf16 import BF16
 from ggpy.blocks.block_format import BlockFormat, Field, dequantize
 from ggpy.blocks.f16 import F16
 from ggpy.blocks.f32 import F32
+from ggpy.blocks.iq4_nl import IQ4_NL
+from ggpy.blocks.iq4_xs import IQ4_XS
 from ggpy.blocks.layouts import (
     IQ1_M,
     IQ1_S,
@@ -14,16 +16,12 @@ from ggpy.blocks.layouts import (
     IQ2_XXS,
     IQ3_S,
     IQ3_XXS,
-    IQ4_NL,
-    IQ4_XS,
-    MXFP4,
     NVFP4,
     Q1_0,
     Q2_0,
     Q8_1,
-    TQ1_0,
-    TQ2_0,
 )
+from ggpy.blocks.mxfp4 import MXFP4
 from ggpy.blocks.numbers import F64, I8, I16, I32, I64
 from ggpy.blocks.q2_k import Q2_K
 from ggpy.blocks.q3_k import Q3_K
@@ -36,6 +34,8 @@ from ggpy.blocks.q5_k import Q5_K
 from ggpy.blocks.q6_k import Q6_K
 from ggpy.blocks.q8_0 import Q8_0
 from ggpy.blocks.q8_k import Q8_K
+from ggpy.blocks.tq1_0 import TQ1_0
+from ggpy.blocks.tq2_0 import TQ2_0
 
 # fmt: off
 _FORMATS = (

@@ -13,18 +13,12 @@ IQ2_XXS = BlockFormat("IQ2_XXS", 16, 256, (Field("d", F16, 1), Field("qs", U16, 
 IQ2_XS = BlockFormat("IQ2_XS", 17, 256, (Field("d", F16, 1), Field("qs", U16, 32), Field("scales", U8, 8)))
 IQ3_XXS = BlockFormat("IQ3_XXS", 18, 256, (Field("d", F16, 1), Field("qs", U8, 96)))
 IQ1_S = BlockFormat("IQ1_S", 19, 256, (Field("d", F16, 1), Field("qs", U8, 32), Field("qh", U16, 8)))
-IQ4_NL = BlockFormat("IQ4_NL", 20, 32, (Field("d", F16, 1), Field("qs", U8, 16)))
 IQ3_S = BlockFormat(
     "IQ3_S", 21, 256, (Field("d", F16, 1), Field("qs", U8, 64), Field("qh", U8, 8), Field("signs", U8, 32), Field("scales", U8, 4))
 )
 IQ2_S = BlockFormat("IQ2_S", 22, 256, (Field("d", F16, 1), Field("qs", U8, 64), Field("qh", U8, 8), Field("scales", U8, 8)))
-IQ4_XS = BlockFormat("IQ4_XS", 23, 256, (Field("d", F16, 1), Field("scales_h", U16, 1), Field("scales_l", U8, 4), Field("qs", U8, 128)))
 IQ1_M = BlockFormat("IQ1_M", 29, 256, (Field("qs", U8, 32), Field("qh", U8, 16), Field("scales", U8, 8)))
 
-TQ1_0 = BlockFormat("TQ1_0", 34, 256, (Field("qs", U8, 48), Field("qh", U8, 4), Field("d", F16, 1)))
-TQ2_0 = BlockFormat("TQ2_0", 35, 256, (Field("qs", U8, 64), Field("d", F16, 1)))
-
-MXFP4 = BlockFormat("MXFP4", 39, 32, (Field("e", U8, 1), Field("qs", U8, 16)))
 NVFP4 = BlockFormat("NVFP4", 40, 64, (Field("d", U8, 4), Field("qs", U8, 32)))
 
 Q1_0 = BlockFormat("Q1_0", 41, 128, (Field("d", F16, 1), Field("qs", U8, 16)))

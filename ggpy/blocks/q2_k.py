@@ -24,7 +24,7 @@ from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.rounding import nearest_int, running_sum
 from ggpy.blocks.scale_min import in_units
 from ggpy.blocks.search import Search, affine_scale, positive_scale
-from ggpy.blocks.weighting import weighted_blocks, weights_of
+from ggpy.blocks.weighting import in_rows, weighted_blocks, weights_of
 
 FIELDS = (Field("scales", U8, 16), Field("qs", U8, 64), Field("d", F16, 1), Field("dmin", F16, 1))
 SUB_BLOCKS, SUB_VALUES = 16, 16
@@ -62,7 +62,7 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     sums = running_sum(weights).reshape(-1, SUB_BLOCKS)
     unit, scales = positive_scale(scale.reshape(-1, SUB_BLOCKS), sums, FOUR_BITS)
     unit_min, mins = positive_scale(minimum.reshape(-1, SUB_BLOCKS), sums, FOUR_BITS)
-    return _join(values, unit[:, None], unit_min[:, None], scales | (mins << 4), quants).reshape(len(rows), -1)
+    return in_rows(_join(values, unit[:, None], unit_min[:, None], scales | (mins << 4), quants), rows, 256)
 
 
 def _join(values: Values, unit: np.ndarray, unit_min: np.ndarray, scales: np.ndarray, quants: np.ndarray) -> Blocks:

@@ -23,7 +23,7 @@ from ggpy.blocks.block_format import (
 from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.rounding import first_peak, nearest_int, running_sum
 from ggpy.blocks.search import refined_scale, symmetric_scale
-from ggpy.blocks.weighting import weighted_blocks, weights_of
+from ggpy.blocks.weighting import in_rows, weighted_blocks, weights_of
 
 FIELDS = (Field("hmask", U8, 32), Field("qs", U8, 64), Field("scales", U8, 12), Field("d", F16, 1))
 SUB_BLOCKS, SUB_VALUES = 16, 16
@@ -59,7 +59,7 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     found, quants = symmetric_scale(values.reshape(-1, SUB_VALUES), weights, CENTRE)
     sums = running_sum(weights).reshape(-1, SUB_BLOCKS)
     unit, scales = symmetric_scale(found.reshape(-1, SUB_BLOCKS), sums, SCALE_CENTRE)
-    return _join(values, unit[:, None], scales, quants).reshape(len(rows), -1)
+    return in_rows(_join(values, unit[:, None], scales, quants), rows, 256)
 
 
 def _join(values: Values, unit: np.ndarray, scales: np.ndarray, quants: np.ndarray) -> Blocks:

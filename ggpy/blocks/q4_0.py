@@ -4,9 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.block_format import (
+    F16,
+    U8,
+    BlockFormat,
+    Blocks,
+    Field,
+    Importance,
+    Rows,
+    Values,
+    join_fields,
+    require_finite,
+    split_fields,
+)
 from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.rounding import first_peak, reciprocal, truncated
+from ggpy.blocks.search import symmetric_scale
+from ggpy.blocks.weighting import in_rows, row_weights
 
 FIELDS = (Field("d", F16, 1), Field("qs", U8, 16))
 
@@ -26,4 +40,12 @@ def encode(values: Values) -> Blocks:
     return join_fields(FIELDS, d.astype(np.float16), pack_planes(quants, 4))
 
 
-Q4_0 = BlockFormat("Q4_0", 2, 32, FIELDS, decode, encode)
+@np.errstate(all="ignore")
+def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
+    """A value x has the weight importance * sqrt(mean(x * x) + x * x), the mean being over the row."""
+    values, weights = row_weights(rows, importance, "Q4_0", 32)
+    d, quants = symmetric_scale(values, weights, 8)
+    return in_rows(join_fields(FIELDS, d[:, None].astype(np.float16), pack_planes(quants, 4)), rows, 32)
+
+
+Q4_0 = BlockFormat("Q4_0", 2, 32, FIELDS, decode, encode, encode_weighted)

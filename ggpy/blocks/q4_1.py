@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.blocks.block_format import F16, U8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
+from ggpy.blocks.block_format import (
+    F16,
+    U8,
+    BlockFormat,
+    Blocks,
+    Field,
+    Importance,
+    Rows,
+    Values,
+    join_fields,
+    require_finite,
+    split_fields,
+)
 from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.rounding import first_extremes, reciprocal, truncated
+from ggpy.blocks.search import Search, affine_scale
+from ggpy.blocks.weighting import in_rows, row_weights
 
 FIELDS = (Field("d", F16, 1), Field("m", F16, 1), Field("qs", U8, 16))
+WEIGHTED_SEARCH = Search(largest=15, first=-0.9, step=0.05, steps=37)
 
 
 @np.errstate(all="ignore")
@@ -27,4 +42,14 @@ def encode(values: Values) -> Blocks:
     return join_fields(FIELDS, d.astype(np.float16), low.astype(np.float16), pack_planes(quants, 4))
 
 
-Q4_1 = BlockFormat("Q4_1", 3, 32, FIELDS, decode, encode)
+@np.errstate(all="ignore")
+def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
+    """A value x has the weight importance * sqrt(mean(x * x) + x * x), the mean being over the row."""
+    values, weights = row_weights(rows, importance, "Q4_1", 32)
+    d, minimum, quants = affine_scale(values, weights, WEIGHTED_SEARCH)
+    m = -minimum[:, None]
+    blocks = join_fields(FIELDS, d[:, None].astype(np.float16), m.astype(np.float16), pack_planes(quants, 4))
+    return in_rows(blocks, rows, 32)
+
+
+Q4_1 = BlockFormat("Q4_1", 3, 32, FIELDS, decode, encode, encode_weighted)

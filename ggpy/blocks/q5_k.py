@@ -23,7 +23,7 @@ from ggpy.blocks.block_format import (
 from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.scale_min import apply_scale_min, find_scale_min, find_weighted_scale_min
 from ggpy.blocks.search import Search
-from ggpy.blocks.weighting import weighted_blocks
+from ggpy.blocks.weighting import in_rows, weighted_blocks
 
 FIELDS = (Field("d", F16, 1), Field("dmin", F16, 1), Field("scales", U8, 12), Field("qh", U8, 32), Field("qs", U8, 128))
 SEARCH = Search(largest=31, first=-0.5, step=0.1, steps=16)
@@ -48,7 +48,7 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     values, weights = weighted_blocks(rows, importance, "Q5_K", 256)
     d, dmin, scales, quants = find_weighted_scale_min(values, weights, WEIGHTED_SEARCH)
     blocks = join_fields(FIELDS, d, dmin, scales, pack_planes(quants >> 4, 1), pack_planes(quants & 0x0F, 4))
-    return blocks.reshape(len(rows), -1)
+    return in_rows(blocks, rows, 256)
 
 
 Q5_K = BlockFormat("Q5_K", 13, 256, FIELDS, decode, encode, encode_weighted)

@@ -24,7 +24,7 @@ from ggpy.blocks.block_format import (
 from ggpy.blocks.planes import pack_planes, unpack_planes
 from ggpy.blocks.rounding import first_peak, nearest_int
 from ggpy.blocks.search import NOTHING, symmetric_scale
-from ggpy.blocks.weighting import weighted_blocks
+from ggpy.blocks.weighting import in_rows, weighted_blocks
 
 FIELDS = (Field("ql", U8, 128), Field("qh", U8, 64), Field("scales", I8, 16), Field("d", F16, 1))
 SUB_BLOCKS, SUB_VALUES = 16, 16
@@ -48,7 +48,7 @@ def encode(values: Values) -> Blocks:
 @np.errstate(all="ignore")
 def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     values, weights = weighted_blocks(rows, importance, "Q6_K", 256)
-    return _encode(values, weights).reshape(len(rows), -1)
+    return in_rows(_encode(values, weights), rows, 256)
 
 
 def _encode(values: Values, weights: np.ndarray) -> Blocks:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggpy.blocks.rounding import first_peak, nearest_int, running_sum
+from ggpy.blocks.rounding import first_extremes, first_peak, nearest_int, running_sum
 
 NOTHING = np.float32(1e-15)  # magnitudes below this count as zero
 ROUNDS = 5  # how often the quants of a sub-block are gone through, one after the other
@@ -109,7 +109,8 @@ def affine_scale(x: np.ndarray, weights: np.ndarray, search: Search) -> tuple[np
     the range evenly and keeps its ends. A sub-block of one value, zero or below, has scale 0 and quants 0.
     """
     sum_w, sum_x = running_sum(weights), running_sum(weights * x)
-    low, high = np.minimum(x.min(axis=1), np.float32(0)), x.max(axis=1)
+    low, high = (extreme[:, 0] for extreme in first_extremes(x))
+    low = np.where(low > 0, np.float32(0), low)  # keeps -0, as ggml does
 
     def rounded(spread: np.float32) -> np.ndarray:
         return nearest_int((spread / (high - low))[:, None] * (x - low[:, None])).clip(0, search.largest)

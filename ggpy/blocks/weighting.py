@@ -32,8 +32,19 @@ def weighted_blocks(rows: np.ndarray, importance: np.ndarray, name: str, n: int)
     return rows.reshape(-1, n), spread.reshape(-1, n)
 
 
+def in_rows(blocks: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """`blocks` of `rows`, `n` values each, uint8 (n_blocks, block_bytes), as uint8 (n_rows, row_bytes); also of no rows."""
+    return blocks.reshape(len(rows), rows.shape[1] // n * blocks.shape[1])
+
+
 def weights_of(values: np.ndarray, importance: np.ndarray, share: np.float32) -> np.ndarray:
     """importance * sqrt(share * mean(x * x) + x * x), the mean over a row of `values`; all float32 (n, m)."""
     squares = values * values
     mean = (share * running_sum(squares)) / np.float32(values.shape[1])
     return importance * np.sqrt(mean[:, None] + squares)
+
+
+def row_weights(rows: np.ndarray, importance: np.ndarray, name: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `weighted_blocks`, with the `weights_of` each value, their mean being over the row, in place of the importance."""
+    weighted_blocks(rows, importance, name, n)
+    return rows.reshape(-1, n), weights_of(rows, importance.astype(np.float32, copy=False), np.float32(1)).reshape(-1, n)

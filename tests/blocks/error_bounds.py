@@ -30,7 +30,7 @@ def single(share: float, tiny: float) -> Bound:
     return lambda values, blocks: np.maximum(np.abs(values) * share, tiny)
 
 
-def symmetric(reach: int, step: float) -> Bound:
+def symmetric(reach: int, step: float, block: int = 32) -> Bound:
     """Quants up to `reach` steps from zero; a value is at most `step` steps from its quant.
 
     Where only one end of the range is used (Q4_0: quants 0..15 around 8) the far end is a whole step short; otherwise half a step.
@@ -41,7 +41,7 @@ def symmetric(reach: int, step: float) -> Bound:
         d = np.abs(x).max(axis=1) / reach
         return d * (step + FLOAT) + reach * _in_half(d)
 
-    return lambda values, blocks: _per_block(values, 32, bound)
+    return lambda values, blocks: _per_block(values, block, bound)
 
 
 def with_minimum(largest: int) -> Bound:
@@ -90,6 +90,48 @@ def _q6_k(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return np.repeat(peak / 6 + 32 * (unit + 128 * _in_half(unit)), 16)
 
 
+def _q3_k(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """The sub-block's largest magnitude p, and 4 units of the scales.
+
+    The least-squares scale lies between 0 and p, so that a value is at most half of p off its quant, or cut by at most p. A six-bit scale
+    is at most one unit off (32 is cut to 31), and binary16 moves 32 units; a quant carries that 4 times.
+    """
+    *_, d = split_fields(blocks, BLOCKS["Q3_K"].fields)
+    unit = np.repeat(np.abs(d.astype(np.float64)[:, 0]) * (1 + 2 * HALF) + 2 * HALF_TINY, 16)
+    peak = np.abs(values.reshape(-1, 16)).max(axis=1)
+    return np.repeat(peak * (1 + FLOAT) + 4 * (unit + 32 * _in_half(unit)), 16)
+
+
+def _levels(values: np.ndarray, n: int, moved: np.ndarray) -> np.ndarray:
+    """0.63 of the largest magnitude p, and 127 times the movement of the scale.
+
+    The first trial has the levels at p / 127, each value at most 14 of these steps off (beyond 113), 0.11 p. What is kept has no larger
+    sum(x * x * e * e), at most 32 * p * p * (0.11 p)**2; so p itself is at most 0.63 p off, and being the farthest out, what is cut loses
+    no more, and what is not is at most 12 steps of a scale not above p off its level.
+    """
+    peak = np.abs(values.reshape(-1, n)).max(axis=1)
+    return np.repeat(0.63 * peak + 127 * moved, n)
+
+
+def _iq4_nl(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Binary16 moves the scale."""
+    d, _ = split_fields(blocks, BLOCKS["IQ4_NL"].fields)
+    return _levels(values, 32, _in_half(np.abs(d.astype(np.float64)[:, 0]) * (1 + 2 * HALF)))
+
+
+def _iq4_xs(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """A six-bit scale is at most one unit off (32 is cut to 31), and binary16 moves 32 units."""
+    d, *_ = split_fields(blocks, BLOCKS["IQ4_XS"].fields)
+    unit = np.repeat(np.abs(d.astype(np.float64)[:, 0]) * (1 + 2 * HALF) + 2 * HALF_TINY, 8)
+    return _levels(values, 32, unit + 32 * _in_half(unit))
+
+
+def _mxfp4(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """Half of the largest magnitude p: what lies above 1.5 times the power of two at or below p is cut to that, and the widest gap between
+    codes is half of that power, or that power where the logarithm was rounded up. Below 2**-125 all become 0."""
+    return _per_block(values, 32, lambda x: np.abs(x).max(axis=1) * (0.5 + FLOAT) + 2.0**-125)
+
+
 ERROR_BOUNDS: dict[str, Bound] = {
     "F32": lambda values, blocks: np.zeros_like(values),
     "F16": single(HALF, HALF_TINY),
@@ -102,6 +144,12 @@ ERROR_BOUNDS: dict[str, Bound] = {
     "Q4_K": scale_and_min("Q4_K", 15),
     "Q5_K": scale_and_min("Q5_K", 31),
     "Q6_K": _q6_k,
+    "Q3_K": _q3_k,
+    "IQ4_NL": _iq4_nl,
+    "IQ4_XS": _iq4_xs,
+    "TQ1_0": symmetric(1, 0.5, 256),
+    "TQ2_0": symmetric(1, 0.5, 256),
+    "MXFP4": _mxfp4,
 }
 
 

@@ -112,6 +112,40 @@ def test_every_byte_pattern_decodes(block_format: BlockFormat, data: st.DataObje
     assert same_bits(values, np.stack([dequantize(row[None], block_format)[0] for row in blocks]))
 
 
+HARD = {
+    "zeros": np.zeros(512),
+    "zeros below": np.full(512, -0.0),
+    "denormals": np.linspace(-1e-40, 1e-40, 512),
+    "tiny": np.linspace(-1e-30, 1e-30, 512),
+    "below the smallest scale": np.linspace(-1e-12, 3e-13, 512),
+    "one outlier": np.where(np.arange(512) == 77, 30000.0, np.linspace(-1e-3, 1e-3, 512)),
+    "one value": np.full(512, -0.3),
+    "zero but for one": np.where(np.arange(512) == 300, 1e-4, -0.0),
+    "largest binary16": np.linspace(-65504, 65504, 512),
+}
+SINGLE = ("F32", "F16", "BF16")
+
+
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.parametrize("block_format", ENCODED, ids=by_name)
+def test_hard_weights_come_back_finite(block_format: BlockFormat, kind: str):
+    values = HARD[kind].astype(np.float32)
+    decoded = dequantize(encode(block_format, values), block_format).ravel()
+    assert np.isfinite(decoded).all()
+    assert np.abs(decoded).max() <= 2 * np.abs(values).max() + 2.0**-24
+    if block_format.encode_weighted is not None:
+        importance = np.where(np.arange(512) % 3 == 0, 0, np.linspace(0, 5, 512)).astype(np.float32)
+        blocks = block_format.encode_weighted(values[None], importance)
+        assert np.isfinite(dequantize(blocks, block_format)).all()
+
+
+@pytest.mark.parametrize("block_format", [f for f in ENCODED if f.name not in SINGLE], ids=by_name)
+def test_huge_weights_give_infinite_scales_and_no_error(block_format: BlockFormat):
+    values = np.linspace(-1e9, 1e9, 512, dtype=np.float32)
+    decoded = dequantize(encode(block_format, values), block_format)
+    assert decoded.size == 512 and np.isfinite(decoded).all() == (block_format.name == "MXFP4")  # whose scale has float32's range
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("block_format", ENCODED, ids=by_name)
 def test_nan_and_infinity_are_refused(block_format: BlockFormat, bad: float):
