@@ -11,6 +11,8 @@ from ggpy.cli.common import command_parser, positive_int, run_command
 from ggpy.cli.progress import shown_progress
 from ggpy.errors import printable
 
+VERIFY = ("full", "bytes", "none")  # as ggpy.converter.options has them, which is not imported for --help
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy-convert`."""
@@ -34,7 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="continue an interrupted conversion where it stopped, and keep what is done should this one be",
     )
     parser.add_argument("--allow-nonfinite", action="store_true", help="keep NaN and infinity among the weights as they are, and say so")
-    parser.add_argument("--no-verify", action="store_true", help="do not read the new file back before it gets its name")
+    parser.add_argument(
+        "--verify",
+        choices=VERIFY,
+        default="full",
+        help="before the file gets its name: full reads it back, and compares its predictions on a short text with the source's; "
+        "bytes only reads it back (default: %(default)s)",
+    )
+    parser.add_argument("--no-verify", dest="verify", action="store_const", const="none", help="the same as --verify none")
+    parser.add_argument("--allow-uncertified", action="store_true", help="keep a file that predicts something else than its source")
     parser.add_argument("--json", action="store_true", help="write the summary as JSON, with every tensor")
     return parser
 
@@ -57,7 +67,8 @@ def _convert(args: argparse.Namespace) -> None:
             force=args.force,
             threads=args.threads,
             strict=args.strict,
-            verify=not args.no_verify,
+            verify=args.verify,
+            allow_uncertified=args.allow_uncertified,
             measure_error=args.error,
             resume=args.resume,
             allow_nonfinite=args.allow_nonfinite,

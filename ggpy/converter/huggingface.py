@@ -35,12 +35,13 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path):
         self.name = model_name(path)
-        self._checkpoint = Checkpoint(path)
+        self.checkpoint = Checkpoint(path)
         try:
-            config, stored = self._checkpoint.config, self._checkpoint.tensors
+            config, stored = self.checkpoint.config, self.checkpoint.tensors
             self.files = _identities(path)
             self._arch = find_architecture(config)
             self._metadata = self._arch.metadata(config)
+            self.architecture = self._arch.name
             self.warnings = self._arch.remarks(config)
             if "auto_map" in config:
                 self.warnings.append(
@@ -56,7 +57,7 @@ class HuggingFaceSource:
         n_values = sum(tensor.n_values for tensor in self.tensors)
         values = {
             "general.architecture": self._arch.name,
-            **identity_metadata(self._checkpoint.path, n_values, self.warnings),
+            **identity_metadata(self.checkpoint.path, n_values, self.warnings),
             **self._metadata,
             "general.file_type": recipe.file_type,
             "general.quantization_version": QUANTIZATION_VERSION,
@@ -74,7 +75,7 @@ class HuggingFaceSource:
 
         try:
             filled = {key: value for key, value in self._vocabulary.metadata.items() if not _is_empty_list(value)}
-            proof = prove_tokenizer(filled, self._checkpoint.path)
+            proof = prove_tokenizer(filled, self.checkpoint.path)
         except (CheckpointError, TokenizerError) as error:
             self.warnings.append(f"the tokenizer could not be checked: {error}")
             return None
@@ -86,12 +87,12 @@ class HuggingFaceSource:
     def _vocabulary(self) -> Vocabulary:
         from ggpy.converter.vocabulary import read_vocabulary
 
-        vocabulary = read_vocabulary(self._checkpoint.path, self._checkpoint.config)
+        vocabulary = read_vocabulary(self.checkpoint.path, self.checkpoint.config)
         self.warnings += vocabulary.warnings
         return vocabulary
 
     def close(self) -> None:
-        self._checkpoint.close()
+        self.checkpoint.close()
 
 
 def _is_empty_list(value: object) -> bool:

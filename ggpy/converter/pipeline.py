@@ -11,13 +11,13 @@ from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.converter.huggingface import HuggingFaceSource
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
+from ggpy.converter.proof import Proof
 from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe, TensorInfo, find_recipe, plan
 from ggpy.converter.report import Report, TensorReport
 from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.resume import Resumption
 from ggpy.converter.source import Source
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
-from ggpy.converter.verify import verify_file
 from ggpy.errors import GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
@@ -32,7 +32,8 @@ def convert(
     force: bool = False,
     threads: int | None = None,
     strict: bool = False,
-    verify: bool = True,
+    verify: str | bool = "full",
+    allow_uncertified: bool = False,
     measure_error: bool = False,
     resume: bool = False,
     allow_nonfinite: bool = False,
@@ -46,7 +47,9 @@ def convert(
     force: replace an existing file.
     threads: encoders at work, by default all that the machine grants.
     strict: refuse what would only be warned of.
-    verify: read the file back before it gets its name.
+    verify: before the file gets its name: "full" reads it back, and runs a short text through it and its source (see `Certificate`);
+    "bytes" only reads it back; "none" does neither.
+    allow_uncertified: keep a file whose predictions differ from the source's by more than its formats explain.
     measure_error: decode everything again and report how far it is from the source; always done where the source is quantized itself.
     resume: continue where an interrupted conversion of the same source with the same options stopped; whatever ends this one, what is done
     is kept. Without it, what was left is removed.
@@ -64,6 +67,7 @@ def convert(
         threads=threads,
         strict=strict,
         verify=verify,
+        allow_uncertified=allow_uncertified,
         measure_error=measure_error,
         resume=resume,
         allow_nonfinite=allow_nonfinite,
@@ -95,6 +99,8 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
                     for name, (format, why) in resumption.find(writer).items():
                         warn.extend([_widen(planned, name, format, why)])
                     source.describe(writer, recipe)
+                    proof = Proof(source, target, options)
+                    proof.reserve(writer)
                     tokenizer = source.prove_tokenizer()
                     warn.extend(source.warnings)
                     written = _write(writer, source, planned, options, resumption)
@@ -102,9 +108,8 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
                         f"tensor {printable(name)} {tensor.fault}: kept as it is" for name, tensor in written.items() if tensor.fault
                     )
                     file_bytes = writer.file_size
-                    if options.verify:
-                        meter = Meter("verify", file_bytes, options.on_progress)
-                        verify_file(writer.partial, target, planned, written, options.workers, meter)
+                    proof.complete(writer, planned, written)
+                    warn.extend(proof.warnings)
                 break
             except NeedsWider as error:
                 format = _wider(source, planned[error.name])
@@ -117,7 +122,19 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
         source.close()
     tensors = tuple(_tensor_report(source, planned, written))
     seconds = time.perf_counter() - began
-    return Report(target, recipe.name, tensors, file_bytes, seconds, options.verify, tuple(warn.said), tokenizer, resumption.n_resumed)
+    return Report(
+        target,
+        recipe.name,
+        tensors,
+        file_bytes,
+        seconds,
+        proof.level != "none",
+        tuple(warn.said),
+        tokenizer,
+        n_resumed=resumption.n_resumed,
+        certificate=proof.certificate,
+        uncertified=proof.uncertified,
+    )
 
 
 def open_source(path: Path) -> Source:

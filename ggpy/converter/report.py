@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ggpy.blocks import BLOCKS
+from ggpy.converter.certificate.record import Certificate
 from ggpy.errors import printable
 
 
@@ -63,6 +64,7 @@ class Report:
     path: the new file, of file_bytes. recipe: its type, such as "Q4_K_M". seconds: from start to durable file. verified: whether it was
     read back and found as meant. warnings: what was decided on the way, one line each. tokenizer: how the exported tokenizer was checked,
     if it was. n_resumed: tensors that an interrupted conversion had written before.
+    certificate: how the file's predictions compare with the source's; uncertified: in one line, why that is not known.
     """
 
     path: Path
@@ -74,6 +76,8 @@ class Report:
     warnings: tuple[str, ...] = ()
     tokenizer: str | None = None
     n_resumed: int = 0
+    certificate: Certificate | None = None
+    uncertified: str | None = None
 
     @property
     def n_values(self) -> int:
@@ -128,6 +132,10 @@ class Report:
             lines.append(self.tokenizer)
         if self.n_resumed:
             lines.append(f"{self.n_resumed} of {len(self.tensors)} tensors were there already, from a conversion that was interrupted")
+        if self.certificate:
+            lines.append(str(self.certificate))
+        elif self.uncertified:
+            lines.append(f"not certified: {self.uncertified}")
         verified = "read back and found as meant" if self.verified else "not read back"
         lines.append(f"{printable(self.path)}: {size_in_words(self.file_bytes)} in {self.seconds:.1f} s, {verified}")
         return "\n".join(lines)
@@ -154,6 +162,8 @@ class Report:
             "tokenizer": self.tokenizer,
             "requantized": list(self.requantized),
             "n_resumed": self.n_resumed,
+            "certificate": asdict(self.certificate) if self.certificate else None,
+            "uncertified": self.uncertified,
             "kinds": [asdict(kind) | {"bits_per_weight": kind.bits_per_weight} for kind in self.kinds()],
             "tensors": [asdict(tensor) for tensor in self.tensors],
         }

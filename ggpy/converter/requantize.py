@@ -34,7 +34,7 @@ class GGUFSource:
         metadata = self._gguf.metadata
         self.name, self.alignment, self.warnings = _PART.sub("", path.stem), self._gguf.alignment, []
         self.files = {file.identity for file in self._files.values()}
-        arch = metadata.string("general.architecture")
+        self.architecture = arch = metadata.string("general.architecture")
         layers = metadata.integer(f"{arch}.block_count", 0, minimum=0)
         experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0)
         known = ARCHS.get(arch)
@@ -48,7 +48,7 @@ class GGUFSource:
         for key in self._gguf.metadata:
             if key in replaced:
                 writer.add(key, replaced.pop(key), ValueType.UINT32)
-            elif not key.startswith("split."):
+            elif not key.startswith(("split.", "ggpy.")):  # of that file, not of what is made from it
                 writer.copy(self._gguf.metadata, key)
         for key, value in replaced.items():
             writer.add(key, value, ValueType.UINT32)

@@ -62,9 +62,11 @@ def reordered(read: RowReader, order: np.ndarray) -> RowReader:
 
 
 class Source(Protocol):
-    """A model to convert. `warnings`: what was decided for the user, one line each. `files`: (device, inode) of what is being read."""
+    """A model to convert. `architecture`: as GGUF names it. `warnings`: what was decided for the user, one line each. `files`: (device,
+    inode) of what is being read."""
 
     name: str
+    architecture: str
     tensors: list[SourceTensor]
     facts: ModelFacts
     warnings: list[str]

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -173,6 +173,17 @@ class GGUFWriter:
             raise ValueError(f"{label}: {error}") from None
         self._tensors[name] = _Declared(shape, format, n_bytes, self._data_bytes)
         self._data_bytes += align(n_bytes, self.alignment)
+
+    def amend(self, values: Mapping[str, tuple[Any, ValueType | None]]) -> None:
+        """Give declared keys other values, (value, type as of `add`), also when the header is written: they must take as many bytes."""
+        for key, (value, type) in values.items():
+            kind, raw = encode_value(value, type)
+            declared = self._entries[key]
+            if (kind, len(raw)) != (declared[0], len(declared[1])):
+                raise ValueError(f"key '{printable(key, 80)}' was declared with {len(declared[1])} bytes, not {len(raw)}")
+            self._entries[key] = kind, raw
+        if self._data_offset is not None:
+            self._file.write_at(0, self._header())
 
     def write_tensor(self, name: str, data: Chunk | Iterable[Chunk]) -> None:
         """Write a declared tensor's blocks: one buffer, or chunks that follow each other.

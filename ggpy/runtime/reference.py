@@ -51,7 +51,7 @@ class ReferenceOps:
         return results[0] if len(results) == 1 else results
 
     def rope(self, x: np.ndarray, rope: Rope) -> np.ndarray:
-        cosines, sines = (t[:, None, :] for t in rope.tables(np.arange(self.position, self.position + len(x))))
+        cosines, sines = (t[:, None, :] for t in rope.tables(self.positions(len(x))))
         heads = x.reshape(len(x), -1, rope.head_dim)
         turned, rest = heads[..., : rope.n_rot], heads[..., rope.n_rot :]
         paired = turned.reshape(*turned.shape[:2], -1, 2) if rope.pairing == INTERLEAVED else _halves(turned)
@@ -76,6 +76,10 @@ class ReferenceOps:
 
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a + b
+
+    def positions(self, n: int) -> np.ndarray:
+        """Positions of the batch's n tokens, (n,)."""
+        return np.arange(self.position, self.position + n)
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         return x[-self.n_outputs :]

@@ -15,7 +15,7 @@ import pytest
 
 import ggpy
 from ggpy.blocks import BLOCKS, dequantize
-from ggpy.converter import Progress, convert, pipeline, stream
+from ggpy.converter import Progress, convert, proof, stream
 from ggpy.converter.pipeline import default_output
 from ggpy.converter.recipes import RECIPES, find_recipe
 from ggpy.errors import CheckpointError, GGPyError, GGUFError
@@ -75,8 +75,8 @@ def test_the_gguf_package_reads_it(checkpoint: Path, tmp_path: Path):
 
 def test_sharding_and_dtype_change_no_byte(checkpoint: Path, tmp_path: Path):
     weights = {name: (values.view("<u4") & 0xFFFF0000).view("<f4") for name, values in random_weights(WIDE).items()}
-    convert(checkpoint, tmp_path / "a.gguf")
-    convert(write_checkpoint(tmp_path / "b" / "Wide", WIDE, weights, shards=4), tmp_path / "b.gguf")
+    convert(checkpoint, tmp_path / "a.gguf", verify="bytes")  # a certificate names the types of the source
+    convert(write_checkpoint(tmp_path / "b" / "Wide", WIDE, weights, shards=4), tmp_path / "b.gguf", verify="bytes")
     assert digest(tmp_path / "a.gguf") == digest(tmp_path / "b.gguf")
 
 
@@ -128,7 +128,7 @@ def test_requantizing_keeps_metadata_to_the_byte(tmp_path: Path):
     assert "novel is new to ggpy" in report.warnings[0]
     with open_gguf(tmp_path / "a.gguf") as a, open_gguf(tmp_path / "b.gguf") as b:
         kept = [key for key in kinds if key not in ("general.file_type", "split.count")]
-        assert set(b.metadata) == {*kept, "general.file_type", "general.quantization_version"}
+        assert set(b.metadata) == {*kept, "general.file_type", "general.quantization_version", "ggpy.tensor_crc32"}
         for key in kept:
             assert (b.metadata.raw(key), b.metadata.value_type(key)) == (a.metadata.raw(key), a.metadata.value_type(key))
         assert (b.metadata["general.file_type"], b.metadata["general.quantization_version"]) == (18, 2)
@@ -137,10 +137,10 @@ def test_requantizing_keeps_metadata_to_the_byte(tmp_path: Path):
 
 
 def test_quantizing_twice_is_said(checkpoint: Path, tmp_path: Path):
-    convert(checkpoint, tmp_path / "q8.gguf", "q8_0")
+    convert(checkpoint, tmp_path / "q8.gguf", "q8_0", verify="bytes")
     report = convert(tmp_path / "q8.gguf", tmp_path / "q4.gguf", "q4_k_m")
     assert "is Q8_0 already" in report.warnings[0]
-    same = convert(tmp_path / "q8.gguf", tmp_path / "same.gguf", "q8_0", measure_error=True)
+    same = convert(tmp_path / "q8.gguf", tmp_path / "same.gguf", "q8_0", measure_error=True, verify="bytes")
     assert same.warnings == () and digest(same.path) == digest(tmp_path / "q8.gguf")
     with pytest.raises(CheckpointError, match="strict"):
         convert(tmp_path / "q8.gguf", tmp_path / "strict.gguf", "q4_k_m", strict=True)
@@ -264,7 +264,7 @@ def test_fallbacks_are_listed(tmp_path: Path):
 
 
 def test_a_byte_that_changes_behind_the_writers_back_is_found(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    verify = pipeline.verify_file
+    verify = proof.verify_file
 
     def flip_and_verify(path: Path, *others) -> None:
         raw = bytearray(path.read_bytes())
@@ -272,7 +272,7 @@ def test_a_byte_that_changes_behind_the_writers_back_is_found(checkpoint: Path, 
         path.write_bytes(raw)
         verify(path, *others)
 
-    monkeypatch.setattr(pipeline, "verify_file", flip_and_verify)
+    monkeypatch.setattr(proof, "verify_file", flip_and_verify)
     (tmp_path / "out.gguf").write_bytes(b"mine")
     with pytest.raises(GGPyError, match="reads back different"):
         convert(checkpoint, tmp_path / "out.gguf", "q8_0", force=True)
