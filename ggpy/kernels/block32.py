@@ -28,6 +28,7 @@ from ggpy.simd.memory import (
     prefetch,
     store,
     store_f32,
+    store_f32x8,
 )
 from ggpy.simd.vectors import Vector, concat, constant, convert, extract, f32x4, f32x8, f32x16, i32x8, i32x16, permute, shuffle
 
@@ -37,19 +38,20 @@ _zero, _no_sum, _no_sum_x8 = constant(f32x16, 0.0), constant(i32x16, 0), constan
 _to_f32, _to_f32x8 = convert(i32x16, f32x16), convert(i32x8, f32x8)
 _pair_0, _pair_1, _pair_2, _pair_3 = (permute(f32x16, [4 * p] * 8 + [4 * p + 2] * 8) for p in range(4))
 _doubled, _doubled_x4 = permute(f32x16, [i // 2 * 2 for i in range(16)]), permute(f32x4, [0, 0, 2, 2])
-_odd, _lower, _upper = permute(f32x16, range(1, 16, 2)), permute(f32x16, range(8)), permute(f32x16, range(8, 16))
+_even, _odd = permute(f32x16, range(0, 16, 2)), permute(f32x16, range(1, 16, 2))
+_lower, _upper = permute(f32x16, range(8)), permute(f32x16, range(8, 16))
 _zero_x4, _widened = constant(f32x4, 0.0), shuffle(f32x4, [*range(8), *range(4, 8), *range(4, 8)])
-_both, _lane = concat(f32x8), extract(f32x16)
+_both, _lane, _nothing_x8 = concat(f32x8), extract(f32x16), constant(f32x8, 0.0)
 
 
 def block32_kernels(
     values, pair, *, block_bytes: int, center: int = 0, has_min: bool = False, signed: bool = False
 ) -> tuple[Kernel, Kernel]:
     """(linear, embed) of a format; `signed`: its integers are int8, else uint8 below 128 (below 256 where the CPU's dot allows it)."""
-    store_values = store(Vector("i8" if signed else "u8", 32))
+    store_values, store_pair = (store(Vector("i8" if signed else "u8", lanes)) for lanes in (32, 64))
     product = dot_i8i8 if signed else dot_u8i8
     has_sum = has_min or center != 0
-    centers = constant(f32x16, center)
+    centers, centers_x8 = constant(f32x16, center), constant(f32x8, center)
 
     @inline
     def low(w, d):
@@ -175,7 +177,24 @@ def block32_kernels(
         store_f32(scales, d)
         store_f32(mins, low(w, d))
 
+    @inline
+    def unpack_blocks(w, count, q, scales, mins):
+        whole = count // 8 * 8
+        for i in range(0, whole, 8):
+            at, to = w + i * block_bytes, q + 32 * i
+            by = eight(at)
+            store_pair(to, pair(at))
+            store_pair(to + 64, pair(at + 2 * block_bytes))
+            store_pair(to + 128, pair(at + 4 * block_bytes))
+            store_pair(to + 192, pair(at + 6 * block_bytes))
+            store_f32x8(scales + 4 * i, _even(by))
+            store_f32x8(mins + 4 * i, _nothing_x8() - _odd(by) if has_min else _even(by) * centers_x8())
+        for i in range(whole, count):
+            unpack(w + i * block_bytes, q + 32 * i, scales + 4 * i, mins + 4 * i, 4)
+
     return (
-        quantized_linear(dots, dot_tokens, unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed),
+        quantized_linear(
+            dots, dot_tokens, unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed, unpack_blocks=unpack_blocks
+        ),
         quantized_embed(unpack, block_values=32, block_bytes=block_bytes, group=32, signed=signed),
     )

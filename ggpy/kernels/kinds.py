@@ -8,7 +8,8 @@ from __future__ import annotations
 from ggpy.blocks import BLOCKS
 from ggpy.simd.target import target
 
-TILED_FROM = 5  # tokens: below, a dot per row and token; from here on, sixteen rows at a time are unpacked
+TILED_FROM = 5  # tokens: below, a dot per row and token; from here on, rows are unpacked and multiplied with tiles of tokens
+LANES_UP_TO = 32  # tokens: so many share rows that are not turned into panels of sixteen, where registers are wide
 BF16_FROM = 32  # tokens: from here on, where the CPU has AMX, rows are unpacked to bfloat16: more work a row, less a token
 BF16_STEP = 32  # values that one bfloat16 product sums: rows are padded with zeros to a multiple
 

@@ -1,4 +1,5 @@
-"""y = W x for weights as they lie in the file: few tokens by fused dots, many by unpacking sixteen rows at a time into a panel.
+"""y = W x for weights as they lie in the file: few tokens by fused dots, many by unpacking sixteen rows at a time into a panel, and what is
+between by unpacking rows only (`token_lanes.py`).
 
 The factories take a block format's own functions, all inlined:
 
@@ -23,9 +24,11 @@ import numpy as np
 from ggpy.kernels.activations import AMX, TILE
 from ggpy.kernels.claims import claim, clear, deliver, give_up, hold, is_open, threads
 from ggpy.kernels.desks import DESK_BYTES, PIECE_BYTES
-from ggpy.kernels.kinds import BF16_FROM, TILED_FROM, unpacked_stride
+from ggpy.kernels.kinds import BF16_FROM, LANES_UP_TO, TILED_FROM, unpacked_stride
 from ggpy.kernels.options import Kernel, inline, kernel
 from ggpy.kernels.tiled_bf16 import bf16_product, quantized_filler
+from ggpy.kernels.token_lanes import LANES, token_lanes
+from ggpy.kernels.token_lanes import one_by_one as unpack_one_by_one
 from ggpy.simd.arithmetic import fma, sum_f32
 from ggpy.simd.matrix import float_tile, int8_tile, transpose_16x16
 from ggpy.simd.memory import LINE, load_f32, load_f32x16, load_i8, load_i64, load_u8, prefetch, store_f32, store_f32x16
@@ -130,8 +133,9 @@ def one_by_one(dot):
     return dots, dot_tokens
 
 
-def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False) -> Kernel:
-    """The kernel of a quantized format; `group` values share a scale and a min in `unpack`."""
+def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes: int, group: int, signed: bool = False,
+                     unpack_blocks=None) -> Kernel:  # fmt: skip
+    """The kernel of a quantized format; `group` values share a scale and a min in `unpack`. unpack_blocks: as in `token_lanes.py`."""
     lines = -(-PANEL * group * block_bytes // (block_values * LINE))  # of cache, that a panel's weights take for every group
     tile = int8_tile(TILE, group, signed, lines)
     scale_shift = {32: 0, 16: 1}[group]
@@ -193,17 +197,22 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
                         tile(sums, panel, scales, mins, xt, x_scales, scale_shift, x_sums, k // group, soon)
                         _store_tile(args, sums, row, min(PANEL, rows - row), token, min(TILE, n_tokens - token))
 
+    unpack_blocks = unpack_blocks or unpack_one_by_one(unpack, block_values=block_values, block_bytes=block_bytes, group=group)
+    lanes = token_lanes(unpack_blocks, block_values=block_values, block_bytes=block_bytes, group=group, signed=signed)
+
     @kernel
     def linear(args, ith, crew):
         n_tokens, k = load_i64(load_i64(args + 56)), load_i64(args + 24)
         if n_tokens < TILED_FROM:
             _dots(args, ith, crew, dots, dot_tokens, n_tokens, k + k // 2)
+        elif LANES and n_tokens <= LANES_UP_TO:
+            lanes(args, ith, crew, n_tokens, k + k // 2)
         else:
             tiles(args, ith, crew, n_tokens, k + k // 2)
 
     if not AMX:
         return linear
-    assert not signed  # the dots of a CPU with AMX take any unsigned byte
+    assert LANES and not signed  # CPUs with AMX have the registers, and dots that take any unsigned byte
     filler = quantized_filler(fill_panel, block_values=block_values, block_bytes=block_bytes, group=group)
     product = bf16_product(filler, _store_tile)
 
@@ -213,7 +222,7 @@ def quantized_linear(dots, dot_tokens, unpack, *, block_values: int, block_bytes
         if n_tokens < TILED_FROM:
             _dots(args, ith, crew, dots, dot_tokens, n_tokens, k + k // 2)
         elif n_tokens < BF16_FROM:
-            tiles(args, ith, crew, n_tokens, k + k // 2)
+            lanes(args, ith, crew, n_tokens, k + k // 2)
         else:
             product(args, ith, crew, n_tokens)
 

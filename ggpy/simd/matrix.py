@@ -20,6 +20,9 @@ I64, FLOAT = ir.IntType(64), ir.FloatType()
 F32X16, I32X16, I8X64 = ir.VectorType(FLOAT, 16), ir.VectorType(I32, 16), ir.VectorType(ir.IntType(8), 64)
 
 
+LANES_STRIDE, LANES_GROUPS = 256, 16  # `int8_lanes`: bytes from one row's values to the next's, and groups that they have at the most
+
+
 def _load(builder, address, kind, offset: int = 0):
     if offset:
         address = builder.add(address, ir.Constant(I64, offset))
@@ -94,6 +97,57 @@ def int8_tile(tokens: int, group: int, signed: bool, lines: int):
     return tile
 
 
+def int8_lanes(rows: int, tokens: int, group: int, signed: bool):
+    """int8_lanes(...)(sums, q, scales, mins, x, x_scales, scale_shift, x_sums, groups): sums[r, t] += Σ over k of w[r, k] * x[t, k].
+
+    The same with tokens in lanes: rows stay as they were unpacked, four values of one are broadcast. w = scale * q - min. Addresses:
+    sums float32 (rows, tokens); q uint8, int8 if `signed`, (rows, LANES_STRIDE); scales, mins float32 (rows, LANES_GROUPS); others as
+    in `int8_tile`. groups: how many there are, LANES_GROUPS at the most.
+    """
+    dot = emit_dot_i8i8 if signed else emit_dot_u8i8
+    steps = group // 4
+    floats, integers = ir.VectorType(FLOAT, tokens), ir.VectorType(I32, tokens)
+    fours, octets = ir.VectorType(I32, tokens), ir.VectorType(ir.IntType(8), 4 * tokens)
+
+    def code(context, builder, signature, args):
+        out, q, scales, mins, x, x_scales, scale_shift, x_sums, groups = args
+        totals = [cgutils.alloca_once_value(builder, _load(builder, out, floats, 4 * tokens * r)) for r in range(rows)]
+        for r, total in enumerate(totals):
+            builder.store(_load(builder, out, floats, 4 * tokens * r), total)
+        with cgutils.for_range(builder, groups) as loop:
+            g = loop.index
+
+            def at(base, stride):
+                return builder.add(base, builder.mul(g, ir.Constant(I64, stride)))
+
+            values, row_scales, row_mins = at(q, group), at(scales, 4), at(mins, 4)
+            token = at(x, group * tokens)
+            below = builder.fneg(_load(builder, at(x_sums, 4 * tokens), floats))
+            token_scales = builder.add(x_scales, builder.mul(builder.lshr(g, scale_shift), ir.Constant(I64, 4 * tokens)))
+            token_scales = _load(builder, token_scales, floats)
+            accumulators = [ir.Constant(integers, [0] * tokens)] * rows
+            for step in range(steps):
+                activations = _load(builder, token, octets, step * 4 * tokens)
+                for r in range(rows):
+                    four = emit_splat(builder, _load(builder, values, I32, LANES_STRIDE * r + 4 * step), fours)
+                    accumulators[r] = dot(builder, accumulators[r], builder.bitcast(four, octets), activations)
+            for r, total in enumerate(totals):
+                scale = emit_splat(builder, _load(builder, row_scales, FLOAT, 4 * LANES_GROUPS * r), floats)
+                low = emit_splat(builder, _load(builder, row_mins, FLOAT, 4 * LANES_GROUPS * r), floats)
+                value = emit_fma(builder, builder.sitofp(accumulators[r], floats), builder.fmul(scale, token_scales), builder.load(total))
+                builder.store(emit_fma(builder, low, below, value), total)
+        for r, total in enumerate(totals):
+            address = builder.add(out, ir.Constant(I64, 4 * tokens * r))
+            builder.store(builder.load(total), pointer(builder, address, floats), align=1)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def lanes(typing, sums, q, scales, mins, x, x_scales, scale_shift, x_sums, groups):
+        return types.void(*[types.intp] * 9), code
+
+    return lanes
+
+
 def float_tile(tokens: int):
     """float_tile(tokens)(out, panel, x, k): out float32 (tokens, 16) = panel float32 (k, 16) by x float32 (k, tokens)."""
 
@@ -119,22 +173,30 @@ def float_tile(tokens: int):
     return tile
 
 
-@intrinsic
-def transpose_16x16(typing, source, source_stride, destination):
-    """Sixteen rows of sixteen 4-byte elements, `source_stride` bytes apart, become sixteen contiguous columns of 64 bytes."""
+def _transpose(n: int):
+    @intrinsic
+    def op(typing, source, source_stride, destination):
+        def code(context, builder, signature, args):
+            source, stride, destination = args
+            kind = ir.VectorType(I32, n)
+            rows = [_load(builder, builder.add(source, builder.mul(stride, ir.Constant(I64, i))), kind) for i in range(n)]
+            distance = 1
+            while distance < n:  # swap the off-diagonal blocks of size `distance`
+                low = lane_constant([i if not i & distance else n + i - distance for i in range(n)])
+                high = lane_constant([i + distance if not i & distance else n + i for i in range(n)])
+                for i in range(n):
+                    if not i & distance:
+                        a, b = rows[i], rows[i + distance]
+                        rows[i], rows[i + distance] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
+                distance *= 2
+            for i, row in enumerate(rows):
+                builder.store(row, pointer(builder, builder.add(destination, ir.Constant(I64, 4 * n * i)), kind), align=1)
+            return context.get_dummy_value()
 
-    def code(context, builder, signature, args):
-        source, stride, destination = args
-        rows = [_load(builder, builder.add(source, builder.mul(stride, ir.Constant(I64, i))), I32X16) for i in range(16)]
-        for distance in (1, 2, 4, 8):  # swap the off-diagonal blocks of size `distance`
-            low = lane_constant([i if not i & distance else 16 + i - distance for i in range(16)])
-            high = lane_constant([i + distance if not i & distance else 16 + i for i in range(16)])
-            for i in range(16):
-                if not i & distance:
-                    a, b = rows[i], rows[i + distance]
-                    rows[i], rows[i + distance] = builder.shuffle_vector(a, b, low), builder.shuffle_vector(a, b, high)
-        for i, row in enumerate(rows):
-            builder.store(row, pointer(builder, builder.add(destination, ir.Constant(I64, 64 * i)), I32X16), align=1)
-        return context.get_dummy_value()
+        return types.void(types.intp, types.intp, types.intp), code
 
-    return types.void(types.intp, types.intp, types.intp), code
+    return op
+
+
+transpose_8x8, transpose_16x16 = _transpose(8), _transpose(16)
+"""(source, source_stride, destination): rows of as many 4-byte elements, `source_stride` bytes apart, become contiguous columns."""

@@ -11,6 +11,7 @@ from numba.core import types
 from .vectors import ELEMENTS, I32, Vector, declare, emit_splat, intrinsic, lane_constant
 from .vectors import f16x16 as _f16x16
 from .vectors import f32x4 as _f32x4
+from .vectors import f32x8 as _f32x8
 from .vectors import f32x16 as _f32x16
 from .vectors import i8x16 as _i8x16
 from .vectors import i8x32 as _i8x32
@@ -105,10 +106,10 @@ load_u8x16, load_u8x32, load_u8x64 = load(_u8x16), load(_u8x32), load(_u8x64)
 load_i8x16, load_i8x32, load_i8x64 = load(_i8x16), load(_i8x32), load(_i8x64)
 load_i16x16, load_u16x16 = load(_i16x16), load(_u16x16)
 load_i32x8, load_i32x16, load_u32x4 = load(_i32x8), load(_i32x16), load(_u32x4)
-load_f16x16, load_f32x4, load_f32x16 = load(_f16x16), load(_f32x4), load(_f32x16)
+load_f16x16, load_f32x4, load_f32x8, load_f32x16 = load(_f16x16), load(_f32x4), load(_f32x8), load(_f32x16)
 store_u8x16, store_u8x32, store_u8x64 = store(_u8x16), store(_u8x32), store(_u8x64)
 store_i8x16, store_i32x16 = store(_i8x16), store(_i32x16)
-store_f16x16, store_f32x16 = store(_f16x16), store(_f32x16)
+store_f16x16, store_f32x8, store_f32x16 = store(_f16x16), store(_f32x8), store(_f32x16)
 
 
 @intrinsic
