@@ -29,9 +29,13 @@ KINDS = (
     "negative", "mixed magnitudes", "heavy-tailed", "one-hot",
 )  # rows 0..15 of encode.npz  # fmt: skip
 SUPER_BLOCK_KINDS = ("outliers", "sparse", "mixed magnitudes")
+WEIGHTED_KIND = "laplace"
 
 BLOCKS_OF_32 = {"Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "IQ4_NL": 20, "MXFP4": 39}  # name: ggml type
-SUPER_BLOCKS = {"Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_XS": 23, "TQ1_0": 34, "TQ2_0": 35}
+SUPER_BLOCKS = {
+    "Q2_K": 10, "Q3_K": 11, "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ2_XXS": 16, "IQ2_XS": 17, "IQ3_XXS": 18, "IQ1_S": 19, "IQ3_S": 21,
+    "IQ2_S": 22, "IQ4_XS": 23, "IQ1_M": 29, "TQ1_0": 34, "TQ2_0": 35,
+}  # fmt: skip
 
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.1, -2.5, 3.14159274, 65504.0, 65519.0, -65520.0, 1e-5, 6e-8, 2.98e-8, -2.99e-8, 1e-7, 1.00048828,
            1.00390625, 1.01171875, -1.00390637, 1e-40, 3.0e38, -3.4e38)  # fmt: skip
@@ -64,14 +68,27 @@ def hexadecimal(array: np.ndarray) -> str:
 
 
 def of_ggml(golden: Path, name: str, ggml_type: int, kinds: tuple[str, ...], block_values: int, n_decode: int) -> dict:
-    """Vectors of a format that the golden files cover: one block of each kind of row, and some blocks of random bytes."""
+    """Vectors of a format that the golden files cover: one block of each kind of row, and some blocks of random bytes.
+
+    Of formats that take importance, a row more: of a super-block, or, as the others weigh by the mean of a row, all of a row.
+    """
     with np.load(golden / "encode.npz") as encode_file, np.load(golden / "decode.npz") as decode_file:
         encode, decode = (
-            {key: file[key] for key in file.files if key == "x" or key.startswith(f"{name}.")} for file in (encode_file, decode_file)
+            {key: file[key] for key in file.files if key in ("x", "importance") or key.startswith(f"{name}.")}
+            for file in (encode_file, decode_file)
         )
     n_bytes = decode[f"{name}.blocks"].shape[1]
-    written = []
-    for kind in kinds:
+    written, weighted = [], []
+    if f"{name}.imatrix.blocks" in encode:
+        row = KINDS.index(WEIGHTED_KIND)
+        cols = block_values if block_values == 256 else encode["x"].shape[1]
+        weighted.append({
+            "name": WEIGHTED_KIND,
+            "values": hexadecimal(encode["x"][row, :cols]),
+            "importance": hexadecimal(encode["importance"][:cols]),
+            "blocks": hexadecimal(encode[f"{name}.imatrix.blocks"][row, : cols // block_values * n_bytes]),
+        })  # fmt: skip
+    for kind in kinds if f"{name}.blocks" in encode else ():
         row = KINDS.index(kind)
         written.append({
             "name": kind,
@@ -87,7 +104,8 @@ def of_ggml(golden: Path, name: str, ggml_type: int, kinds: tuple[str, ...], blo
         }
         for i in range(n_decode)
     ]
-    return {"format": name, "ggml_type": ggml_type, "source": GGML, "decode": read, "encode": written}
+    found = {"format": name, "ggml_type": ggml_type, "source": GGML, "decode": read, "encode": written}
+    return found | ({"encode_weighted": weighted} if weighted else {})
 
 
 def of_floats(name: str, ggml_type: int, to_bytes: Callable[[np.float32], bytes], special: dict[str, str], width: str) -> dict:
@@ -129,6 +147,41 @@ def of_q8_k() -> dict:
     return {"format": "Q8_K", "ggml_type": 15, "source": HERE, "decode": read, "encode": []}
 
 
+def of_scaled_quants(name: str, ggml_type: int, n_quants: int, decoded: Callable[[float, bytes], list[float]]) -> dict:
+    """Decode vectors of a binary16 scale and `n_quants` bytes: products of a scale and a small integer, exact in double precision."""
+    random = np.random.default_rng(ggml_type)
+    read = []
+    for d in (0.0625, -3.14159, 6e-8, 65504.0, -0.0, math.inf):
+        scale, quants = float16_bytes(d), random.bytes(n_quants)
+        values = np.array([float32(v) for v in decoded(*struct.unpack("<e", scale), quants)], "<f4")
+        read.append({"name": f"scale {d:g}", "blocks": (scale + quants).hex(), "values": hexadecimal(values)})
+    return {"format": name, "ggml_type": ggml_type, "source": HERE, "decode": read, "encode": []}
+
+
+def _q1_0(d: float, quants: bytes) -> list[float]:
+    return [d if byte >> bit & 1 else -d for byte in quants for bit in range(8)]
+
+
+def _q2_0(d: float, quants: bytes) -> list[float]:
+    return [((byte >> shift & 3) - 1) * d for byte in quants for shift in (0, 2, 4, 6)]
+
+
+def of_nvfp4() -> dict:
+    """Decode vectors of NVFP4 by the eight-bit and four-bit floats of `ml_dtypes`: every scale without a sign, and some with."""
+    random = np.random.default_rng(40)
+    read = []
+    for first in (*range(0, 144, 16), 240):
+        scales = np.arange(first, first + 16, dtype=np.uint8).reshape(4, 4)
+        codes = random.integers(0, 16, (4, 4, 16), dtype=np.uint8)
+        numbers = (scales & 0x7F).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        numbers[scales == 0x7F], numbers[scales == 0xFF] = 0, 480  # NaN there, not in ggml
+        values = numbers[..., None] * (codes.view(ml_dtypes.float4_e2m1fn).astype(np.float64) + 0.0)
+        quants = codes[..., :8] | codes[..., 8:] << 4
+        blocks = np.concatenate((scales, quants.reshape(4, 32)), axis=1)
+        read.append({"name": f"scales from {first}", "blocks": hexadecimal(blocks), "values": hexadecimal(values.astype(np.float32))})
+    return {"format": "NVFP4", "ggml_type": 40, "source": HERE, "decode": read, "encode": []}
+
+
 def vectors(golden: Path) -> list[dict]:
     """The vectors of every format that ggpy decodes."""
     found = [of_ggml(golden, name, number, KINDS, 32, 8) for name, number in BLOCKS_OF_32.items()]
@@ -142,7 +195,7 @@ def vectors(golden: Path) -> list[dict]:
     found.append(
         of_floats("BF16", 30, _bfloat16_bytes, {"infinity": "80ff", "NaN": "c17f", "signalling NaN": "817f", "denormal": "0100"}, "b")
     )
-    found.append(of_q8_k())
+    found += [of_q8_k(), of_nvfp4(), of_scaled_quants("Q1_0", 41, 16, _q1_0), of_scaled_quants("Q2_0", 42, 16, _q2_0)]
     return found
 
 

@@ -6,23 +6,21 @@ from ggpy.blocks.bf16 import BF16
 from ggpy.blocks.block_format import BlockFormat, Field, dequantize
 from ggpy.blocks.f16 import F16
 from ggpy.blocks.f32 import F32
+from ggpy.blocks.iq1_m import IQ1_M
+from ggpy.blocks.iq1_s import IQ1_S
+from ggpy.blocks.iq2_s import IQ2_S
+from ggpy.blocks.iq2_xs import IQ2_XS
+from ggpy.blocks.iq2_xxs import IQ2_XXS
+from ggpy.blocks.iq3_s import IQ3_S
+from ggpy.blocks.iq3_xxs import IQ3_XXS
 from ggpy.blocks.iq4_nl import IQ4_NL
 from ggpy.blocks.iq4_xs import IQ4_XS
-from ggpy.blocks.layouts import (
-    IQ1_M,
-    IQ1_S,
-    IQ2_S,
-    IQ2_XS,
-    IQ2_XXS,
-    IQ3_S,
-    IQ3_XXS,
-    NVFP4,
-    Q1_0,
-    Q2_0,
-    Q8_1,
-)
+from ggpy.blocks.layouts import Q8_1
 from ggpy.blocks.mxfp4 import MXFP4
 from ggpy.blocks.numbers import F64, I8, I16, I32, I64
+from ggpy.blocks.nvfp4 import NVFP4
+from ggpy.blocks.q1_0 import Q1_0
+from ggpy.blocks.q2_0 import Q2_0
 from ggpy.blocks.q2_k import Q2_K
 from ggpy.blocks.q3_k import Q3_K
 from ggpy.blocks.q4_0 import Q4_0

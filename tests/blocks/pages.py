@@ -19,6 +19,7 @@ class Vector:
     blocks: np.ndarray
     values: np.ndarray
     decoded: np.ndarray | None
+    importance: np.ndarray | None
 
 
 def tables(page: Path) -> list[list[list[str]]]:
@@ -40,9 +41,15 @@ def vectors(name: str) -> dict:
 
 
 def cases(name: str, direction: str) -> list[Vector]:
-    """The `decode` or `encode` cases of a format."""
+    """The `decode`, `encode` or `encode_weighted` cases of a format."""
     return [
-        Vector(case["name"], _bytes(case["blocks"]), _floats(case["values"]), _floats(case["decoded"]) if "decoded" in case else None)
+        Vector(
+            case["name"],
+            _bytes(case["blocks"]),
+            _floats(case["values"]),
+            _floats(case["decoded"]) if "decoded" in case else None,
+            _floats(case["importance"]) if "importance" in case else None,
+        )
         for case in vectors(name)[direction]
     ]
 

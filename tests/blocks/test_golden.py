@@ -14,7 +14,8 @@ from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from .pages import same_bits
 
 ROOT = Path(__file__).resolve().parents[2]
-IN_BLOCKS = [f for f in BLOCKS.values() if f.block_values > 1 and f.name != "Q8_K"]  # what ggml stores weights in
+NOT_THERE = ("Q8_K", "Q1_0", "Q2_0", "NVFP4")
+IN_BLOCKS = [f for f in BLOCKS.values() if f.block_values > 1 and f.name not in NOT_THERE]
 DECODED = [f for f in IN_BLOCKS if f.decode is not None]
 ENCODED = [f for f in IN_BLOCKS if f.encode is not None]
 WEIGHTED = [f for f in IN_BLOCKS if f.encode_weighted is not None]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from ggpy.blocks import BLOCKS, BY_TYPE, BlockFormat, dequantize
+from ggpy.blocks import BLOCKS, BY_TYPE, BlockFormat, dequantize, grids
 
 from .pages import FOLDER, cases, same_bits, tables, vectors
 
 DTYPES = {"u8": "|u1", "i8": "|i1", "u16": "<u2", "i16": "<i2", "i32": "<i4", "i64": "<i8", "f16": "<f2", "f32": "<f4", "f64": "<f8"}
 DECODED = [f for f in BLOCKS.values() if f.decode is not None]
 ENCODED = [f for f in BLOCKS.values() if f.encode is not None]
+WEIGHTED = [f for f in BLOCKS.values() if f.encode_weighted is not None]
 KNOWN_BY_LAYOUT = [f for f in BLOCKS.values() if f.decode is None]
 
 
@@ -77,6 +80,25 @@ def test_vectors_encode(block_format: BlockFormat):
         assert blocks.tobytes() == case.blocks.tobytes(), case.name
         assert case.decoded is not None
         assert same_bits(dequantize(blocks.reshape(1, -1), block_format)[0], case.decoded), case.name
+
+
+@pytest.mark.parametrize("block_format", WEIGHTED, ids=by_name)
+def test_vectors_encode_with_importance(block_format: BlockFormat):
+    assert block_format.encode_weighted is not None
+    found = cases(block_format.name, "encode_weighted")
+    assert found
+    for case in found:
+        assert case.importance is not None
+        assert block_format.encode_weighted(case.values[None], case.importance).tobytes() == case.blocks.tobytes(), case.name
+
+
+def test_grids_page_has_every_group():
+    stored = json.loads((FOLDER / "grids.json").read_text(encoding="utf-8"))
+    assert set(stored) == {name for name, grid in vars(grids).items() if isinstance(grid, grids.Grid)}
+    for name, about in stored.items():
+        grid = getattr(grids, name)
+        assert (about["levels"], about["size"], about["even"]) == (list(grid.levels), grid.size, grid.even), name
+        assert about["members"] == grid.members and grid.groups.shape == (about["entries"], about["size"]), name
 
 
 @pytest.mark.parametrize("block_format", DECODED, ids=by_name)

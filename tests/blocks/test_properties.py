@@ -20,7 +20,7 @@ ENCODED = [f for f in BLOCKS.values() if f.encode is not None]
 SETTLED = ("F32", "F16", "BF16", "Q4_0", "Q5_0", "Q8_0")  # one pass through the format changes no value in a second
 WITH_MINIMUM = {"Q4_1": 15, "Q5_1": 31}  # settled where the minimum does not swamp the scale; the largest quant
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=40, deadline=None)
 
 
 def by_name(block_format: BlockFormat) -> str:
