@@ -150,7 +150,7 @@ def test_what_cannot_be_decoded_is_refused(tmp_path: Path):
     with GGUFWriter(tmp_path / "a.gguf") as writer:
         writer.add("general.architecture", "llama")
         writer.add_tensor("blk.0.ffn_up.weight", (2, 256), BLOCKS["Q8_1"])
-        writer.write_tensor("blk.0.ffn_up.weight", bytes(2 * BLOCKS["Q8_1"].block_bytes))
+        writer.write_tensor("blk.0.ffn_up.weight", bytes(2 * BLOCKS["Q8_1"].row_bytes(256)))
     with pytest.raises(GGPyError, match="Q8_1, which ggpy cannot decode"):
         convert(tmp_path / "a.gguf", tmp_path / "b.gguf", "q8_0")
     assert left_in(tmp_path) == ["a.gguf"]
