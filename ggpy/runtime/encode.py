@@ -71,6 +71,9 @@ def encode_measured(
         raise ValueError(f"out must be contiguous uint8 {shape}, not {out.dtype} {out.shape}")
     if importance is not None:
         _require_importance(importance, cols)
+        if has_encoder(block_format, weighted=True):
+            blocks, about = values.size // block_format.block_values, (np.ascontiguousarray(importance), cols // block_format.block_values)
+            return Encoded(out, _run(values, out, block_format, blocks, _crew(threads, values.size), about) if blocks else 0.0)
         if block_format.encode_weighted is not None:
             return Encoded(out, _weighted_reference(values, out, block_format, importance))
 
@@ -78,7 +81,7 @@ def encode_measured(
     compiled = values.size // unit * unit if has_encoder(block_format) else 0
     peak = 0.0
     if compiled:
-        peak = _run(values, out, block_format, compiled // unit, max(1, min(threads, compiled // _SHARE)))
+        peak = _run(values, out, block_format, compiled // unit, _crew(threads, compiled))
     if compiled < values.size:
         peak = max(peak, _reference(values, out, block_format, compiled))
     return Encoded(out, peak)
@@ -94,14 +97,18 @@ def _require_importance(importance: np.ndarray, cols: int) -> None:
         raise ValueError(f"importance of column {column} is {importance[column]}: it must be finite and not negative")
 
 
-def has_encoder(block_format: BlockFormat) -> bool:
-    """Whether the format has a compiled encoder. Imports nothing heavy."""
-    return _has_encoder(block_format.name)
+def _crew(threads: int, n_values: int) -> int:
+    return max(1, min(threads, n_values // _SHARE))
+
+
+def has_encoder(block_format: BlockFormat, weighted: bool = False) -> bool:
+    """Whether the format has a compiled encoder, or one that takes importance. Imports nothing heavy."""
+    return _has_encoder(f"encode.weighted.{block_format.name.lower()}" if weighted else f"encode.{block_format.name.lower()}")
 
 
 @functools.cache
-def _has_encoder(name: str) -> bool:
-    return has_kernel(f"encode.{name.lower()}")  # looks through the file system
+def _has_encoder(module: str) -> bool:
+    return has_kernel(module)  # looks through the file system
 
 
 def widened(values: np.ndarray) -> NDArray[np.float32]:
@@ -111,12 +118,25 @@ def widened(values: np.ndarray) -> NDArray[np.float32]:
     return dequantize(np.ascontiguousarray(values).view(np.uint8), BLOCKS[_NAMES[values.dtype]])
 
 
-def _run(values: np.ndarray, out: np.ndarray, block_format: BlockFormat, units: int, threads: int) -> float:
+def _run(
+    values: np.ndarray,
+    out: np.ndarray,
+    block_format: BlockFormat,
+    units: int,
+    threads: int,
+    about: tuple[NDArray[np.float32], int] | None = None,
+) -> float:
+    """Encode by the compiled encoder; about: for one that takes it, importance and blocks in a row. Returns the largest magnitude."""
     progress = np.array([0, _NO_FAULT, 0], np.int64)  # next unit, index of the first NaN or Inf, bits of the largest magnitude
     counter = progress.ctypes.data
-    kind = _KINDS[_NAMES[values.dtype]]
-    words = np.array([values.ctypes.data, out.ctypes.data, units, counter, counter + 8, counter + 16, kind], np.int64)
-    run_kernel(kernel(f"encode.{block_format.name.lower()}", "encode"), words, threads)
+    words = [values.ctypes.data, out.ctypes.data, units, counter, counter + 8, counter + 16, _KINDS[_NAMES[values.dtype]]]
+    name = block_format.name.lower()
+    if about is None:
+        address = kernel(f"encode.{name}", "encode")
+    else:
+        address = kernel(f"encode.weighted.{name}", "encode")
+        words += [about[0].ctypes.data, about[1]]
+    run_kernel(address, np.array(words, np.int64), threads)
     if progress[1] != _NO_FAULT:
         index = int(progress[1])
         raise not_finite(block_format.name, float(widened(values.reshape(1, -1)[:, index : index + 1])[0, 0]), index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 from numba.core import types
 
@@ -161,5 +163,27 @@ def scratch(n_bytes: int):
             return builder.ptrtoint(memory, I64)
 
         return types.intp(), code
+
+    return op
+
+
+def look_up(table: Sequence[float], index: Vector):
+    """look_up(table, i32x16)(indices) -> f32x16: entries of a table of 32 float32, by the low five bits of each lane. Only for AVX-512."""
+    half = ir.VectorType(ir.FloatType(), _SIXTEEN_LANES)
+    low, high = ir.Constant(half, list(table[:16])), ir.Constant(half, list(table[16:]))
+
+    @intrinsic
+    def op(typing, indices):
+        def code(context, builder, signature, args):
+            name, i32x16 = "llvm.x86.avx512.vpermi2var.ps.512", ir.VectorType(ir.IntType(32), _SIXTEEN_LANES)
+            function = declare(builder, name, half, [half, i32x16, half])
+            found = None
+            for first in range(0, index.lanes, _SIXTEEN_LANES):
+                lanes = lane_constant(range(first, first + _SIXTEEN_LANES))
+                part = builder.call(function, [low, builder.shuffle_vector(args[0], args[0], lanes), high])
+                found = part if found is None else builder.shuffle_vector(found, part, lane_constant(range(first + _SIXTEEN_LANES)))
+            return found
+
+        return Vector("f32", index.lanes)(index), code
 
     return op

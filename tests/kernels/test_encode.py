@@ -59,9 +59,27 @@ def hard() -> dict[str, np.ndarray]:
 
 
 def test_formats_that_a_conversion_writes_are_compiled():
-    assert {"F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"} <= {
-        f.name for f in COMPILED
+    written = {
+        "F32",
+        "F16",
+        "BF16",
+        "Q4_0",
+        "Q4_1",
+        "Q5_0",
+        "Q5_1",
+        "Q8_0",
+        "Q2_K",
+        "Q3_K",
+        "Q4_K",
+        "Q5_K",
+        "Q6_K",
+        "IQ4_NL",
+        "IQ4_XS",
+        "TQ1_0",
+        "TQ2_0",
+        "MXFP4",
     }
+    assert written <= {f.name for f in COMPILED}
 
 
 @pytest.mark.parametrize("block_format", COMPILED, ids=by_name)
@@ -171,6 +189,18 @@ def test_rows_and_buffers_that_do_not_fit_are_refused():
             encode_rows(values, q8_0, out=out)
     with pytest.raises(GGPyError, match="no encoder for Q8_K blocks"):
         encode_rows(np.zeros((1, 256), np.float32), BLOCKS["Q8_K"])
+
+
+def test_exponents_of_mxfp4_are_those_of_a_rounded_logarithm():
+    """Peaks about every power of two, where the logarithm in float32 may be that of the power, and values in the middle between codes."""
+    powers = np.concatenate((2.0 ** np.arange(-149, 128), [np.inf])).astype(np.float32).view(np.uint32)
+    bits = (powers[:, None] + np.array([-47, -46, -45, -44, -43, -23, -22, -11, -10, -6, -5, -3, -2, -1, 0, 1])).ravel()
+    peaks = bits[(bits > 0) & (bits < 0x7F800000)].astype(np.uint32).view(np.float32)
+    values = peaks[:, None] * np.random.default_rng(5).uniform(-1, 1, (len(peaks), 32)).astype(np.float32)
+    below = np.exp2(np.floor(np.log2(peaks.astype(np.float64))))
+    values[:, 8:24] = below[:, None] * np.array([1, 2, 3, 4, 5, 6, 7, 8, -1, -2, -3, -5, -7, 0.5, -0.5, 0.25]) / 8
+    values[:, 3] = -peaks
+    assert np.array_equal(encode_rows(values, BLOCKS["MXFP4"]), reference(values, BLOCKS["MXFP4"]))
 
 
 def test_views_and_other_floats_are_taken():

@@ -23,7 +23,7 @@ FROM_F32, FROM_F16, FROM_BF16 = 0, 1, 2  # kinds of source
 _bits = bitcast(f32x16, i32x16)
 _magnitude = constant(i32x16, 0x7FFFFFFF)
 _largest_finite = constant(i32x16, 0x7F7FFFFF)
-_zero_bits = constant(i32x16, 0)
+no_magnitudes = constant(i32x16, 0)
 
 _f16_to_f32, _u16_to_u32 = convert(f16x16, f32x16), convert(u16x16, u32x16)
 _load_u16x16, _store_u32x16 = load(u16x16), store(u32x16)
@@ -58,7 +58,7 @@ def widen(source, kind, count, target):
 @inline
 def _largest_magnitudes(source, count):
     """Sixteen `magnitude_bits`: the largest of every sixteenth of `count` float32, a multiple of 16."""
-    most = _zero_bits()
+    most = no_magnitudes()
     for i in range(0, count, 16):
         most = larger(most, magnitude_bits(load_f32x16(source + 4 * i)))
     return most
@@ -74,16 +74,18 @@ def _first_fault(source, count):
     return count
 
 
-def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, together: int = 1) -> Kernel:
-    """The kernel that encodes by `encode_blocks(source, target, count)`, which takes `together` finite neighbouring blocks and writes the
-    first `count`, at least one."""
-    chunk = together * max(1, CHUNK_VALUES // (block_values * together))
+def chunk_encoder(encode_blocks: Callable, block_values: int, block_bytes: int, together: int) -> Callable:
+    """encode_chunk(source, kind, target, first, last, fault, about) encodes blocks first..last; it returns `_largest_magnitudes` of those
+    that are finite, sixteen int32.
+
+    encode_blocks(source, target, count, block, about) takes `together` finite neighbouring blocks as float32, of which the first is number
+    `block`, and writes the first `count`, at least one. about: what else it is to know, any one type.
+    """
     wide = scratch(4 * block_values * together)
 
     @inline
-    def encode_chunk(source, kind, target, first, last, fault):
-        """Encodes blocks first..last; returns `_largest_magnitudes` of those that are finite."""
-        most = _zero_bits()
+    def encode_chunk(source, kind, target, first, last, fault, about):
+        most = no_magnitudes()
         for block in range(first, last, together):
             count = min(together, last - block)
             if kind == FROM_F32 and count == together:
@@ -96,18 +98,36 @@ def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, togeth
             magnitudes = _largest_magnitudes(start, count * block_values)
             if lanes_less(_largest_finite(), magnitudes) == 0:
                 most = larger(most, magnitudes)
-                encode_blocks(start, target + block_bytes * block, count)
+                encode_blocks(start, target + block_bytes * block, count, block, about)
             else:
                 atomic_min(fault, block * block_values + _first_fault(start, count * block_values))
         return most
+
+    return encode_chunk
+
+
+def chunk_size(block_values: int, together: int) -> int:
+    """How many blocks a thread takes at a time: a multiple of `together`."""
+    return together * max(1, CHUNK_VALUES // (block_values * together))
+
+
+def encoder(encode_blocks: Callable, block_values: int, block_bytes: int, together: int = 1) -> Kernel:
+    """The kernel that encodes by `encode_blocks(source, target, count)`, which takes `together` finite neighbouring blocks and writes the
+    first `count`, at least one."""
+
+    @inline
+    def encode_anywhere(source, target, count, block, about):
+        encode_blocks(source, target, count)
+
+    chunk, encode_chunk = chunk_size(block_values, together), chunk_encoder(encode_anywhere, block_values, block_bytes, together)
 
     @kernel
     def encode(args, ith, nth):
         source, target, blocks = load_i64(args), load_i64(args + 8), load_i64(args + 16)
         counter, fault, peak, kind = load_i64(args + 24), load_i64(args + 32), load_i64(args + 40), load_i64(args + 48)
-        first, most = atomic_add(counter, chunk), _zero_bits()
+        first, most = atomic_add(counter, chunk), no_magnitudes()
         while first < blocks:
-            most = larger(most, encode_chunk(source, kind, target, first, min(first + chunk, blocks), fault))
+            most = larger(most, encode_chunk(source, kind, target, first, min(first + chunk, blocks), fault, 0))
             first = atomic_add(counter, chunk)
         atomic_max(peak, np.int64(largest_lane(most)))
 
