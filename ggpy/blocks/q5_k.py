@@ -46,7 +46,7 @@ def encode(values: Values) -> Blocks:
 @np.errstate(all="ignore")
 def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     values, weights = weighted_blocks(rows, importance, "Q5_K", 256)
-    d, dmin, scales, quants = find_weighted_scale_min(values, weights, WEIGHTED_SEARCH)
+    d, dmin, scales, quants = find_weighted_scale_min(values, weights, WEIGHTED_SEARCH, clamped=True)
     blocks = join_fields(FIELDS, d, dmin, scales, pack_planes(quants >> 4, 1), pack_planes(quants & 0x0F, 4))
     return in_rows(blocks, rows, 256)
 

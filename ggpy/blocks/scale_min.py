@@ -56,18 +56,20 @@ def find_scale_min(values: np.ndarray, search: Search) -> tuple[np.ndarray, np.n
 
 
 def find_weighted_scale_min(
-    values: np.ndarray, importance: np.ndarray, search: Search
+    values: np.ndarray, importance: np.ndarray, search: Search, clamped: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """As `find_scale_min`, of `values` with `importance`, both float32 (n, 256).
 
     A value x has the weight importance * sqrt(2 * mean(x * x) + x * x), the mean being over the super-block; a sub-block's scale and min
-    have the sum of its weights.
+    have the sum of its weights. `clamped`: a scale or min that wrapped becomes 63; else its surplus bits lie over its neighbours'.
     """
     weights = weights_of(values, importance, np.float32(2)).reshape(-1, SUB_VALUES)
     scale, minimum, quants = affine_scale(values.reshape(-1, SUB_VALUES), weights, search)
     sums = running_sum(weights).reshape(-1, SUB_BLOCKS)
     unit, scales = positive_scale(scale.reshape(-1, SUB_BLOCKS), sums, _SIX_BITS)
     unit_min, mins = positive_scale(minimum.reshape(-1, SUB_BLOCKS), sums, _SIX_BITS)
+    if clamped:
+        scales, mins = np.minimum(scales, _SIX_BITS), np.minimum(mins, _SIX_BITS)
     return _stored(values, unit[:, None], unit_min[:, None], pack_scale_min(scales, mins), quants, search.largest)
 
 

@@ -49,6 +49,19 @@ def test_page_says_whether_the_format_is_written(block_format: BlockFormat):
     assert ("ggpy does not write" in encoding) == (block_format.encode is None)
 
 
+@pytest.mark.parametrize("block_format", [f for f in ENCODED if f.block_values > 1], ids=by_name)
+def test_page_says_what_importance_changes(block_format: BlockFormat):
+    encoding = (FOLDER / f"{block_format.name.lower()}.md").read_text(encoding="utf-8").split("## Encoding")[1]
+    changes = block_format.encode_weighted is not None
+    assert ("(importance.md)" in encoding) == changes
+    assert ("importance matrix changes nothing" in " ".join(encoding.split())) == (not changes)
+
+
+def test_importance_page_lists_every_format_that_takes_it():
+    (table,) = tables(FOLDER / "importance.md")
+    assert {row[0] for row in table[1:]} == {f.name for f in WEIGHTED}
+
+
 def test_layouts_page_lists_every_format_without_a_decoder():
     (table,) = tables(FOLDER / "layouts.md")
     listed = {row[0]: row[1:] for row in table[1:]}
