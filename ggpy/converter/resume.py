@@ -25,7 +25,7 @@ from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.gguf.partial import Abandoned
 
-_NOT_OF_THE_BYTES = {"force", "threads", "strict", "verify", "resume", "on_progress", "on_warning"}
+_NOT_OF_THE_BYTES = {"force", "threads", "strict", "resume", "on_progress", "on_warning"}
 _SPLIT = re.compile(r"(.*)-\d{5}-of-(\d{5}\.gguf)")
 
 
@@ -102,7 +102,7 @@ def identify(source: Path, options: Options) -> Identity:
     """The identity of converting `source`: every option counts that is not known to change no byte."""
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in _NOT_OF_THE_BYTES}
     options_as_json = {name: _as_json(value) for name, value in chosen.items()}
-    return Identity(__version__, fingerprint(source), options_as_json | {"type": find_recipe(options.type).name})
+    return Identity(__version__, fingerprint(source), options_as_json | {"type": find_recipe(options.type).name, "verify": options.level})
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -172,7 +172,7 @@ def test_any_journal_gives_the_same_bytes(checkpoint: Path, expected: str, tmp_p
         folder = tmp_path / str(i)
         shutil.copytree(kept, folder)
         (folder / journal.name).write_bytes(text)
-        go_on(checkpoint, folder / "out.gguf", verify=False)
+        go_on(checkpoint, folder / "out.gguf")
         assert digest(folder / "out.gguf") == expected and left_in(folder) == ["out.gguf"]
 
 
@@ -219,7 +219,7 @@ def test_another_version_is_refused(checkpoint: Path, tmp_path: Path, monkeypatc
 def test_what_changes_no_byte_may_change(checkpoint: Path, expected: str, tmp_path: Path):
     interrupt(checkpoint, tmp_path / "out.gguf")
     (tmp_path / "out.gguf").write_bytes(b"mine")
-    report, _ = go_on(checkpoint, tmp_path / "out.gguf", "7", threads=3, force=True, verify=False)
+    report, _ = go_on(checkpoint, tmp_path / "out.gguf", "7", threads=3, force=True, verify="full")
     assert report.n_resumed and digest(report.path) == expected
 
 
