@@ -22,9 +22,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-t",
         "--type",
-        default="q4_k_m",
         metavar="TYPE",
-        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q5_1, q5_0, q4_1 or q4_0, in any case (default: %(default)s)",
+        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q5_1, q5_0, q4_1 or q4_0, in any case; keep: weights that are "
+        "quantized already stay as they are, at most with scales rounded; exact: no bit is lost (default: keep for those, else q4_k_m)",
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that encode (default: all this process may use)")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ggpy.arch import HF_CLASSES, Architecture, TensorRule
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
+from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
 from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor, reordered
@@ -27,9 +29,15 @@ if TYPE_CHECKING:
 
 _COMPARE_BYTES = 1 << 24
 
+CheckpointTensor = StoredTensor | QuantizedMatrix
+"""A tensor as it is stored, or several that stand for one quantized weight."""
+
 
 class HuggingFaceSource:
-    """The tensors and metadata of a checkpoint directory; see `Source`. Raises CheckpointError for what cannot be converted."""
+    """The tensors and metadata of a checkpoint directory; see `Source`. Raises CheckpointError for what cannot be converted.
+
+    weights: its tensors under their own names, quantized ones as floats.
+    """
 
     alignment = 32
 
@@ -37,9 +45,10 @@ class HuggingFaceSource:
         self.name = model_name(path)
         self.checkpoint = Checkpoint(path)
         try:
-            config, stored = self.checkpoint.config, self.checkpoint.tensors
+            config = self.checkpoint.config
             self.files = _identities(path)
             self._arch = find_architecture(config)
+            self.weights = dequantized(config, self.checkpoint.tensors)
             self._metadata = self._arch.metadata(config)
             self.architecture = self._arch.name
             self.warnings = self._arch.remarks(config)
@@ -47,7 +56,7 @@ class HuggingFaceSource:
                 self.warnings.append(
                     "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
                 )
-            self.tensors = [*_match(self._arch, config, stored, self._metadata, self.warnings), *_extra_tensors(self._arch, config)]
+            self.tensors = [*_match(self._arch, config, self.weights, self._metadata, self.warnings), *_extra_tensors(self._arch, config)]
         except BaseException:
             self.close()
             raise
@@ -112,12 +121,6 @@ def find_architecture(config: HFConfig) -> Architecture:
     known = [HF_CLASSES[name] for name in names if name in HF_CLASSES]
     if not known:
         raise config.refuse("architectures", f"one of {', '.join(HF_CLASSES)}")
-    quantization = config.section("quantization_config")
-    if quantization:
-        method = printable(quantization.get("quant_method", "unnamed"), 40)
-        raise CheckpointError(
-            f"{config.where}: the weights are quantized already ({method}); convert the float checkpoint it was made from"
-        )
     return known[0]
 
 
@@ -130,7 +133,7 @@ def _expand(rules: tuple[TensorRule, ...], n_layers: int) -> Iterator[tuple[Tens
 
 
 def _match(
-    arch: Architecture, config: HFConfig, stored: Mapping[str, StoredTensor], metadata: Mapping[str, object], warnings: list[str]
+    arch: Architecture, config: HFConfig, stored: Mapping[str, CheckpointTensor], metadata: Mapping[str, object], warnings: list[str]
 ) -> list[SourceTensor]:
     n_layers = metadata[f"{arch.name}.block_count"]
     assert isinstance(n_layers, int)
@@ -159,8 +162,8 @@ def _match(
 
 
 def _untied(
-    tensor: StoredTensor | None, name: str, twin: StoredTensor | None, config: HFConfig, warnings: list[str]
-) -> StoredTensor | None:
+    tensor: CheckpointTensor | None, name: str, twin: CheckpointTensor | None, config: HFConfig, warnings: list[str]
+) -> CheckpointTensor | None:
     """The tensor if the model has it apart from its `twin`, None if the twin stands for both."""
     tied = config.boolean("tie_word_embeddings", False)
     if tensor is None:
@@ -172,29 +175,34 @@ def _untied(
     return None if tied else tensor
 
 
-def _equal(a: StoredTensor, b: StoredTensor) -> bool:
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
+def _equal(a: CheckpointTensor, b: CheckpointTensor) -> bool:
+    if isinstance(a, QuantizedMatrix) or isinstance(b, QuantizedMatrix) or (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     pieces = ((at, min(_COMPARE_BYTES, a.n_bytes - at)) for at in range(0, a.n_bytes, _COMPARE_BYTES))
     return all(np.array_equal(a.file.read(a.offset + at, n), b.file.read(b.offset + at, n)) for at, n in pieces)
 
 
-def _source_tensor(name: str, tensor: StoredTensor, shape: tuple[int, ...], rule: TensorRule, config: HFConfig) -> SourceTensor:
-    where = f"{tensor.file.path}: tensor {printable(tensor.name)}"
-    if tensor.dtype not in FLOATS:
+def _source_tensor(name: str, tensor: CheckpointTensor, shape: tuple[int, ...], rule: TensorRule, config: HFConfig) -> SourceTensor:
+    where = f"{tensor.path}: tensor {printable(tensor.name)}"
+    if isinstance(tensor, StoredTensor) and tensor.dtype not in FLOATS:
         raise CheckpointError(f"{where} is {tensor.dtype}, expected one of {', '.join(FLOATS)}")
     if tensor.shape != shape:
         raise CheckpointError(f"{where} has shape {list(tensor.shape)}, expected {list(shape)} by config.json")
-    return SourceTensor(name, tensor.name, shape, tensor.dtype, "F32", partial(_open_rows, tensor, rule, config))
 
+    def ordered(read: RowReader) -> RowReader:
+        if rule.row_order is None:
+            return read
+        if len(shape) == 1:
+            order = rule.row_order(config, shape[0])
+            return lambda start, stop: read(start, stop)[:, order]
+        return reordered(read, rule.row_order(config, math.prod(shape[:-1])))
 
-def _open_rows(tensor: StoredTensor, rule: TensorRule, config: HFConfig) -> RowReader:
-    if rule.row_order is None:
-        return tensor.read
-    if len(tensor.shape) == 1:
-        order = rule.row_order(config, tensor.columns)
-        return lambda start, stop: tensor.read(start, stop)[:, order]
-    return reordered(tensor.read, rule.row_order(config, tensor.rows))
+    if isinstance(tensor, StoredTensor):
+        return SourceTensor(name, tensor.name, shape, tensor.dtype, "F32", lambda: ordered(tensor.read))
+    repacked = {format: (lambda open=open: ordered(open())) for format, open in tensor.repacked.items()}
+    return SourceTensor(
+        name, tensor.name, shape, tensor.quantized.method, "F32", lambda: ordered(tensor.open()), None, tensor.quantized, repacked
+    )
 
 
 def _extra_tensors(arch: Architecture, config: HFConfig) -> Iterator[SourceTensor]:

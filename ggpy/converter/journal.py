@@ -64,7 +64,8 @@ class Journal:
     def note(self, name: str, written: Written) -> None:
         """A tensor is written."""
         pieces = [[piece.n_bytes, piece.checksum] for piece in written.pieces]
-        self._append({"tensor": name, "relative_rmse": written.relative_rmse, "fault": written.fault, "pieces": pieces})
+        measured = {"relative_rmse": written.relative_rmse, "fault": written.fault, "worst_error": written.worst_error}
+        self._append({"tensor": name, **measured, "pieces": pieces})
         self.n_done += self._file is not None
 
     def close(self) -> None:
@@ -104,5 +105,5 @@ def read_journal(file: Abandoned) -> Unfinished | None:
         for line in lines[1:-1]:  # what follows the last newline is empty, or was cut short
             note = json.loads(line)
             pieces = tuple(WrittenPiece(int(n_bytes), int(checksum)) for n_bytes, checksum in note["pieces"])
-            unfinished.written[note["tensor"]] = Written(pieces, note["relative_rmse"], note["fault"])
+            unfinished.written[note["tensor"]] = Written(pieces, note["relative_rmse"], note["fault"], note["worst_error"])
     return unfinished

@@ -16,7 +16,7 @@ VERIFY = ("full", "bytes", "none")
 class Options:
     """The keyword arguments of `ggpy.convert`, which documents them, with their defaults."""
 
-    type: str = "q4_k_m"
+    type: str | None = None
     force: bool = False
     threads: int | None = None
     strict: bool = False

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.converter.huggingface import HuggingFaceSource
+from ggpy.converter.keep import is_kept, plan_source, type_name
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
 from ggpy.converter.proof import Proof
-from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe, TensorInfo, find_recipe, plan
+from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe
 from ggpy.converter.report import Report, TensorReport
 from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.resume import Resumption
-from ggpy.converter.source import Source
+from ggpy.converter.source import Source, SourceTensor
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
 from ggpy.errors import GGPyError, printable
 from ggpy.gguf import GGUFWriter
@@ -27,7 +28,7 @@ from ggpy.runtime.encode import encode_measured, has_encoder
 def convert(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
-    type: str = "q4_k_m",
+    type: str | None = None,
     *,
     force: bool = False,
     threads: int | None = None,
@@ -43,7 +44,8 @@ def convert(
     """Convert a Hugging Face checkpoint directory, or requantize a GGUF file, into the GGUF file `out`.
 
     out: default is the model's name and type, in the current directory.
-    type: a llama-quantize type, in any case.
+    type: a llama-quantize type, or keep or exact, which take quantized weights as they are (see `ggpy.converter.keep`), in any case; by
+        default keep for checkpoints that are quantized already, else q4_k_m.
     force: replace an existing file.
     threads: encoders at work, by default all that the machine grants.
     strict: refuse what would only be warned of.
@@ -80,17 +82,18 @@ def convert(
 def convert_with(src: Path, out: Path | None, options: Options) -> Report:
     """`convert`, told by `options`."""
     began = time.perf_counter()
-    recipe, warn = find_recipe(options.type), Warnings(options.strict, options.on_warning)
-    source = open_source(src)
+    type_name(options.type)  # what is no type is refused before the source is opened
+    warn, source = Warnings(options.strict, options.on_warning), open_source(src)
     try:
+        recipe, plan = plan_source(options.type, source)
+        planned = {p.name: p for p in plan}
         target = out or default_output(source.name, recipe)
         _refuse_input_as_output(source, target)
-        infos = [TensorInfo(t.name, t.shape, t.kept) for t in source.tensors]
-        planned = {p.name: p for p in plan(infos, recipe, source.facts)}
         warn.extend(source.warnings)
         requantized = _requantized(source, planned)
-        warn.extend(requantized)
-        if requantized:
+        if not is_kept(options.type, source.tensors):
+            warn.extend(requantized)
+        if requantized or any(_loses(tensor, planned[tensor.name]) for tensor in source.tensors):
             options = replace(options, measure_error=True)
         resumption = Resumption(src, target, options, warn.note)
         while True:
@@ -159,10 +162,28 @@ def _refuse_input_as_output(source: Source, target: Path) -> None:
 
 
 def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]:
-    lossy = sorted(
-        {t.dtype for t in source.tensors if t.dtype in BLOCKS and BLOCKS[t.dtype].block_values > 1 and planned[t.name].format != t.dtype}
-    )
-    return [f"quantizing again what is {', '.join(lossy)} already: its own error stays in, a float source would be better"] if lossy else []
+    lossy = {t.dtype for t in source.tensors if _is_requantized(t, BLOCKS[planned[t.name].format])}
+    if not lossy:
+        return []
+    better = "type keep loses nothing or next to nothing" if any(t.repacked for t in source.tensors) else "a float source would be better"
+    return [f"quantizing again what is {', '.join(sorted(lossy))} already: its own error stays in, {better}"]
+
+
+def _is_requantized(tensor: SourceTensor, format: BlockFormat) -> bool:
+    quantized = tensor.quantized is not None or (tensor.dtype in BLOCKS and BLOCKS[tensor.dtype].block_values > 1)
+    return quantized and format.block_values > 1 and not Job(tensor, format).copied
+
+
+def _loses(tensor: SourceTensor, planned: PlannedTensor) -> bool:
+    """Whether a quantized checkpoint's tensor does not get into the file bit for bit."""
+    return tensor.quantized is not None and planned.format not in (*tensor.quantized.exact, "F32")
+
+
+def _repacked(tensor: SourceTensor, planned: PlannedTensor) -> str | None:
+    """How the quants of a quantized checkpoint get into the file: "exact", "rounded", or None where they are decoded first."""
+    if tensor.quantized is None or planned.format not in tensor.repacked:
+        return None
+    return "exact" if planned.format in tensor.quantized.exact else "rounded"
 
 
 def _write(
@@ -212,6 +233,9 @@ def _tensor_report(source: Source, planned: dict[str, PlannedTensor], written: d
             Job(tensor, BLOCKS[planned[tensor.name].format]).n_bytes,
             planned[tensor.name].wanted,
             written[tensor.name].relative_rmse,
+            tensor.quantized.method if tensor.quantized else None,
+            _repacked(tensor, planned[tensor.name]),
+            written[tensor.name].worst_error,
         )
         for tensor in source.tensors
     ]

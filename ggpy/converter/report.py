@@ -12,6 +12,7 @@ from typing import Any
 
 from ggpy.blocks import BLOCKS
 from ggpy.converter.certificate.record import Certificate
+from ggpy.converter.repacked import repacking_lines
 from ggpy.errors import printable
 
 
@@ -20,7 +21,9 @@ class TensorReport:
     """One tensor of the new file.
 
     origin, dtype: its name and type in the source. format: its block format. wanted: what the recipe asked for where it could not be had.
-    relative_rmse: ‖decoded − source‖ / ‖source‖, None where it was not measured.
+    relative_rmse: ‖decoded − source‖ / ‖source‖, None where it was not measured. method: by what a checkpoint's tensor was quantized.
+    repacked: "exact" or "rounded" where its quants were taken as they are; worst_error: then the largest difference of a weight as a part
+    of its block's largest magnitude, where it was measured.
     """
 
     name: str
@@ -31,10 +34,19 @@ class TensorReport:
     n_bytes: int
     wanted: str | None = None
     relative_rmse: float | None = None
+    method: str | None = None
+    repacked: str | None = None
+    worst_error: float | None = None
 
     @property
     def n_values(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def requantized(self) -> bool:
+        """Whether its quantized weights were decoded and quantized again."""
+        quantized = self.method is not None or (self.dtype in BLOCKS and BLOCKS[self.dtype].block_values > 1)
+        return quantized and self.repacked is None and self.format != self.dtype and BLOCKS[self.format].block_values > 1
 
     @property
     def kind(self) -> str:
@@ -99,9 +111,8 @@ class Report:
 
     @property
     def requantized(self) -> tuple[str, ...]:
-        """The quantized formats of the source that were decoded and encoded again."""
-        lossy = (t.dtype for t in self.tensors if t.dtype != t.format and t.dtype in BLOCKS and BLOCKS[t.dtype].block_values > 1)
-        return tuple(sorted(set(lossy)))
+        """The quantized formats of the source that were decoded and quantized again."""
+        return tuple(sorted({tensor.dtype for tensor in self.tensors if tensor.requantized}))
 
     @property
     def fallbacks(self) -> tuple[TensorReport, ...]:
@@ -124,9 +135,10 @@ class Report:
         for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
             subject = "1 tensor is" if count == 1 else f"{count} tensors are"
             lines.append(f"{subject} {format}, not {wanted}: rows or values do not allow it")
-        if self.requantized:
+        lines += repacking_lines(self.tensors)
+        if again := {t.dtype for t in self.tensors if t.requantized and not t.method}:
             lines.append(
-                f"error: against the weights that the source's {', '.join(self.requantized)} stand for, whose own error comes on top of it"
+                f"error: against the weights that the source's {', '.join(sorted(again))} stand for, whose own error comes on top of it"
             )
         if self.tokenizer:
             lines.append(self.tokenizer)

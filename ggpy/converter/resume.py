@@ -17,8 +17,8 @@ import numpy as np
 from ggpy import __version__
 from ggpy.converter.files import RangeFile
 from ggpy.converter.journal import Identity, Journal, Unfinished, Wider, read_journal
+from ggpy.converter.keep import type_name
 from ggpy.converter.options import Options
-from ggpy.converter.recipes import find_recipe
 from ggpy.converter.report import size_in_words
 from ggpy.converter.stream import NeedsWider, Written
 from ggpy.errors import CheckpointError, GGPyError, printable
@@ -102,7 +102,7 @@ def identify(source: Path, options: Options) -> Identity:
     """The identity of converting `source`: every option counts that is not known to change no byte."""
     chosen = {f.name: getattr(options, f.name) for f in dataclasses.fields(options) if f.name not in _NOT_OF_THE_BYTES}
     options_as_json = {name: _as_json(value) for name, value in chosen.items()}
-    return Identity(__version__, fingerprint(source), options_as_json | {"type": find_recipe(options.type).name, "verify": options.level})
+    return Identity(__version__, fingerprint(source), options_as_json | {"type": type_name(options.type), "verify": options.level})
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class StoredTensor:
     file: RangeFile
 
     @property
+    def path(self) -> Path:
+        return self.file.path
+
+    @property
     def rows(self) -> int:
         return math.prod(self.shape[:-1])
 

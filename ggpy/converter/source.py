@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,12 +18,28 @@ threads."""
 
 
 @dataclass(frozen=True)
+class Quantized:
+    """How the weights of a checkpoint's tensor were quantized, and what holds them.
+
+    method: such as "GPTQ 4-bit". fits: block formats that hold its grid as it is, the smallest first. exact: formats that hold its values
+    bit for bit, the smallest first; formats in `fits` alone hold the quants as they are, scales or minimums rounded to half precision.
+    nearest: the block format that comes close enough where none fits.
+    """
+
+    method: str
+    fits: tuple[str, ...]
+    exact: tuple[str, ...]
+    nearest: str
+
+
+@dataclass(frozen=True)
 class SourceTensor:
     """One tensor on its way into a GGUF file.
 
     name: in GGUF. origin: in the source. shape: rows first. dtype: how the source stores it. kept: the block format it has in GGUF when no
     recipe applies to it. open(): a reader of its rows, asked for once, just before they are needed. raw(start, stop): rows as stored, uint8
-    (stop - start, row_bytes), where the source is GGUF already.
+    (stop - start, row_bytes), where the source is GGUF already. quantized: where a checkpoint was quantized by other means, how; then
+    `repacked` has, for every format in `fits`, what `open` is for floats: a function that gives a reader of rows as blocks of that format.
     """
 
     name: str
@@ -33,6 +49,8 @@ class SourceTensor:
     kept: str
     open: Callable[[], RowReader]
     raw: Callable[[int, int], np.ndarray] | None = None
+    quantized: Quantized | None = None
+    repacked: Mapping[str, Callable[[], RowReader]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:

@@ -51,9 +51,17 @@ class Job:
     importance: np.ndarray | None = None
 
     @property
+    def stored_rows(self) -> Callable[[], RowReader] | None:
+        """What opens a reader of rows in this format, where the tensor has it already or is repacked; None where it is to be encoded."""
+        raw = self.tensor.raw
+        if raw is not None and self.tensor.dtype == self.format.name:
+            return lambda: raw
+        return self.tensor.repacked.get(self.format.name)
+
+    @property
     def copied(self) -> bool:
-        """Whether the tensor has its format already, so that its bytes are taken as they are."""
-        return self.tensor.raw is not None and self.tensor.dtype == self.format.name
+        """Whether the tensor has its format already, or its grid fits in it, so that quants are taken as they are."""
+        return self.stored_rows is not None
 
     @property
     def n_bytes(self) -> int:
@@ -88,11 +96,13 @@ class WrittenPiece:
 @dataclass(frozen=True)
 class Written:
     """What went into the file for one tensor. pieces: its bytes, in order. relative_rmse: None where it was not measured. fault: what and
-    where its first NaN or infinity is, if it has any and they are allowed."""
+    where its first NaN or infinity is, if it has any and they are allowed. worst_error: of a tensor that was repacked and measured, the
+    largest difference of a weight as a part of its block's largest magnitude."""
 
     pieces: tuple[WrittenPiece, ...]
     relative_rmse: float | None
     fault: str | None = None
+    worst_error: float | None = None
 
 
 class NeedsWider(Exception):
@@ -106,7 +116,7 @@ class NeedsWider(Exception):
 @dataclass(frozen=True)
 class _Chunk:
     """Encoded rows. checksum: CRC-32 of the data; peak: largest magnitude; squares: Σ x²; error_squares: Σ (decoded − x)², both 0 where
-    not measured."""
+    not measured; worst: the largest |decoded − x| as a part of its block's peak, of what was repacked."""
 
     data: np.ndarray  # uint8 (rows, row_bytes)
     checksum: int
@@ -114,12 +124,16 @@ class _Chunk:
     squares: float = 0.0
     error_squares: float = 0.0
     fault: str | None = None
+    worst: float | None = None
 
 
 @dataclass(frozen=True)
 class _Piece:
+    """Rows of a tensor, to be encoded or in blocks already. values: then a reader of what they stand for, where that is to be measured."""
+
     job: Job
     rows: RowReader
+    values: RowReader | None
     start: int
     stop: int
 
@@ -175,7 +189,7 @@ class Stream:
 
         Raises CheckpointError naming tensor and index for NaN or infinity, NeedsWider for values a format cannot hold.
         """
-        chunks = self._workers.in_order(partial(self._encode, piece) for piece in _pieces(jobs))
+        chunks = self._workers.in_order(partial(self._encode, piece) for piece in _pieces(jobs, self._measure_error))
         done: dict[str, Written] = {}
         for job in jobs:
             done[job.tensor.name] = self._write_tensor(writer, job, chunks)
@@ -189,7 +203,7 @@ class Stream:
             fault = fault_in_blocks(job.tensor, piece.start, values, job.format)
             if fault and not self._allow_nonfinite:
                 raise _not_finite(job, fault)
-            return _Chunk(values, zlib.crc32(values.data), fault=fault)
+            return _measured(piece, values, fault)
         try:
             data, peak = self._encode_rows(values, job.format, importance=job.importance_of(piece.start))
         except ValueError:
@@ -216,16 +230,16 @@ class Stream:
         return _Chunk(data, zlib.crc32(data.data), 0.0, _sum_of_squares(np.where(np.isfinite(wide), wide, 0)), 0.0, fault)
 
     def _write_tensor(self, writer: GGUFWriter, job: Job, chunks: Iterator[_Chunk]) -> Written:
-        pieces, peak, squares, error_squares, fault = [], 0.0, 0.0, 0.0, None
+        pieces, peak, squares, error_squares, fault, worst = [], 0.0, 0.0, 0.0, None, None
 
         def encoded() -> Iterator[np.ndarray]:
-            nonlocal peak, squares, error_squares, fault
+            nonlocal peak, squares, error_squares, fault, worst
             for _ in job.pieces():
                 chunk = next(chunks)
                 pieces.append(WrittenPiece(chunk.data.nbytes, chunk.checksum))
                 yield chunk.data
                 peak, squares, error_squares = max(peak, chunk.peak), squares + chunk.squares, error_squares + chunk.error_squares
-                fault = fault or chunk.fault
+                fault, worst = fault or chunk.fault, chunk.worst if chunk.worst is None else max(worst or 0.0, chunk.worst)
                 self._on_values(job.tensor.name, len(chunk.data) * job.tensor.columns)
 
         writer.write_tensor(job.tensor.name, encoded())
@@ -234,7 +248,7 @@ class Stream:
                 job.tensor.name, f"its values, up to {peak:g}, are too small for the half-precision numbers of {job.format.name}"
             )
         error = math.sqrt(error_squares / squares) if squares else 0.0
-        return Written(tuple(pieces), error if self._measure_error else None, fault)
+        return Written(tuple(pieces), error if self._measure_error else None, fault, worst)
 
     def _vanishes(self, peak: float, format: BlockFormat) -> bool:
         """Whether even the largest value of a tensor becomes 0."""
@@ -243,10 +257,24 @@ class Stream:
         return not dequantize(self._encode_rows(block, format).blocks, format).any()
 
 
-def _pieces(jobs: list[Job]) -> Iterator[_Piece]:
+def _pieces(jobs: list[Job], measure_error: bool) -> Iterator[_Piece]:
     for job in jobs:
-        rows = job.tensor.raw if job.copied and job.tensor.raw else job.tensor.open()
-        yield from (_Piece(job, rows, start, stop) for start, stop in job.pieces())
+        rows = (job.stored_rows or job.tensor.open)()
+        values = job.tensor.open() if measure_error and job.copied and job.tensor.raw is None else None
+        yield from (_Piece(job, rows, values, start, stop) for start, stop in job.pieces())
+
+
+def _measured(piece: _Piece, data: np.ndarray, fault: str | None) -> _Chunk:
+    """A chunk of blocks that were not encoded here, compared with the values they stand for where the piece can read those."""
+    data = np.ascontiguousarray(data)
+    if piece.values is None:
+        return _Chunk(data, zlib.crc32(data.data), fault=fault)
+    values, format = piece.values(piece.start, piece.stop), piece.job.format
+    differences = dequantize(data, format) - values
+    peaks, errors = (np.abs(x).reshape(-1, format.block_values).max(axis=1) for x in (values, differences))
+    worst = float(np.divide(errors, peaks, out=np.zeros_like(errors), where=peaks > 0).max(initial=0.0))
+    peak = float(peaks.max(initial=0.0))
+    return _Chunk(data, zlib.crc32(data.data), peak, _sum_of_squares(values), _sum_of_squares(differences), fault, worst)
 
 
 def _sum_of_squares(values: np.ndarray) -> float:

@@ -266,7 +266,7 @@ BAD_CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "vocabulary": ({"vocab_size": 300}, "model.embed_tokens.weight has shape [264, 64], expected [300, 64]"),
     "width": ({"intermediate_size": 97}, "expected [97, 64]"),
     "tied no bool": ({"tie_word_embeddings": 1}, "tie_word_embeddings is 1"),
-    "quantized": ({"quantization_config": {"quant_method": "gptq"}}, "quantized already (gptq)"),
+    "quantized": ({"quantization_config": {"quant_method": "hqq"}}, "quant_method is 'hqq', expected one of gptq, "),
 }  # fmt: skip
 
 

@@ -19,10 +19,10 @@ from ggpy.converter.certificate.probe import TEXT_ID, Probe, probe_for
 from ggpy.converter.certificate.products import Products, Rows
 from ggpy.converter.certificate.record import Certificate, rounded
 from ggpy.converter.certificate.walk import HEAD, State, rows_of, walk
-from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.checksums import joined_crc32
 from ggpy.converter.files import RangeFile
 from ggpy.converter.huggingface import HuggingFaceSource
+from ggpy.converter.prequantized import QuantizedMatrix
 from ggpy.converter.source import Source, SourceTensor
 from ggpy.converter.stream import Workers
 from ggpy.errors import ModelError, printable
@@ -97,7 +97,7 @@ def _source_states(source: Source, arch: Architecture, config: Config, probe: Pr
     if isinstance(source, HuggingFaceSource):
         names = source.checkpoint.config.strings("architectures")
         oracle = next(ORACLES[name] for name in names if name in ORACLES)
-        return oracle(Parameters(source.checkpoint.config, partial(_parameter, source.checkpoint), products), probe)
+        return oracle(Parameters(source.checkpoint.config, partial(_parameter, source), products), probe)
     tensors = {t.name: Rows(t.name, t.rows, t.columns, t.open()) for t in source.tensors if t.n_values}
     return iter(_walked(arch, config, tensors, probe, products))
 
@@ -109,8 +109,10 @@ def _walked(arch: Architecture, config: Config, tensors: dict[str, Rows], probe:
     return [*states, State(HEAD, logits)]
 
 
-def _parameter(checkpoint: Checkpoint, name: str) -> Rows | None:
-    tensor = checkpoint.tensors.get(name)
+def _parameter(source: HuggingFaceSource, name: str) -> Rows | None:
+    tensor = source.weights.get(name)
+    if isinstance(tensor, QuantizedMatrix):
+        return Rows(name, *tensor.shape, tensor.open())
     return None if tensor is None else Rows(name, tensor.rows, tensor.columns, tensor.read)
 
 
