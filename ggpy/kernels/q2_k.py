@@ -5,22 +5,21 @@ Of each half of 128 values, byte l of its 32 bytes holds values l, l + 32, l + 6
 
 from __future__ import annotations
 
+from ggpy.kernels.bits import two_bits_128
 from ggpy.kernels.options import inline
 from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.bits import bit_fields
-from ggpy.simd.memory import load_u8x16, load_u8x32
+from ggpy.simd.memory import load_u8x16
 from ggpy.simd.vectors import Vector, concat, convert, u8x16, u8x32, u8x64
 
 i16x64 = Vector("i16", 64)
 _twice, _both, _widen = concat(u8x32), concat(u8x16), convert(u8x64, i16x64)
-_first, _last = bit_fields(u8x64, [(0, 2, 0)] * 4 + [(2, 2, 0)] * 4), bit_fields(u8x64, [(4, 2, 0)] * 4 + [(6, 2, 0)] * 4)
 _nibbles = bit_fields(u8x64, ([(0, 4, 0)] * 2 + [(4, 4, 0)] * 2) * 2)
 
 
 @inline
-def values(w, c):
-    q = load_u8x32(w + 16 + 32 * (c // 2))
-    return _first(_twice(q, q)) if c % 2 == 0 else _last(_twice(q, q))
+def values(w):
+    return two_bits_128(w + 16) + two_bits_128(w + 48)
 
 
 @inline

@@ -5,6 +5,7 @@ sixteen in bytes 0-7 (0-7 low, 8-15 high), their upper two bits in bytes 8-11, f
 
 from __future__ import annotations
 
+from ggpy.kernels.bits import two_bits_128
 from ggpy.kernels.options import inline
 from ggpy.kernels.superblock import superblock_kernels
 from ggpy.simd.bits import bit_fields
@@ -12,7 +13,6 @@ from ggpy.simd.memory import load_u8x32, load_u32x4
 from ggpy.simd.vectors import bitcast, concat, constant, convert, i16x32, permute, u8x32, u8x64, u32x4, u32x8
 
 _twice = concat(u8x32)
-_first, _last = bit_fields(u8x64, [(0, 2, 0)] * 4 + [(2, 2, 0)] * 4), bit_fields(u8x64, [(4, 2, 0)] * 4 + [(6, 2, 0)] * 4)
 _top_0, _top_1, _top_2, _top_3 = (bit_fields(u8x64, [(2 * c, 1, 2)] * 4 + [(2 * c + 1, 1, 2)] * 4) for c in range(4))
 
 _join = concat(u32x4)
@@ -23,16 +23,11 @@ _bytes, _widen, _middle = bitcast(u32x8, u8x32), convert(u8x32, i16x32), constan
 
 
 @inline
-def values(w, c):
-    q, bits = load_u8x32(w + 32 + 32 * (c // 2)), load_u8x32(w)
-    low, top = _twice(q, q), _twice(bits, bits)
-    if c == 0:
-        return _first(low) | _top_0(top)
-    if c == 1:
-        return _last(low) | _top_1(top)
-    if c == 2:
-        return _first(low) | _top_2(top)
-    return _last(low) | _top_3(top)
+def values(w):
+    bits = load_u8x32(w)
+    top = _twice(bits, bits)
+    (a, b), (c, d) = two_bits_128(w + 32), two_bits_128(w + 64)
+    return a | _top_0(top), b | _top_1(top), c | _top_2(top), d | _top_3(top)
 
 
 @inline

@@ -13,9 +13,14 @@ _twice, _nibbles = concat(u8x32), bit_fields(u8x64, [(0, 4, 0)] * 4 + [(4, 4, 0)
 
 
 @inline
-def values(w, c):
-    q = load_u8x32(w + 16 + 32 * c)
+def chunk(w):
+    q = load_u8x32(w)
     return _nibbles(_twice(q, q))
+
+
+@inline
+def values(w):
+    return chunk(w + 16), chunk(w + 48), chunk(w + 80), chunk(w + 112)
 
 
 @inline

@@ -14,16 +14,16 @@ _top_0, _top_1, _top_2, _top_3 = (bit_fields(u8x64, [(2 * c, 1, 4)] * 4 + [(2 * 
 
 
 @inline
-def values(w, c):
-    q, bits = load_u8x32(w + 48 + 32 * c), load_u8x32(w + 16)
-    low, all_bits = _nibbles(_twice(q, q)), _twice(bits, bits)
-    if c == 0:
-        return low | _top_0(all_bits)
-    if c == 1:
-        return low | _top_1(all_bits)
-    if c == 2:
-        return low | _top_2(all_bits)
-    return low | _top_3(all_bits)
+def chunk(w):
+    q = load_u8x32(w)
+    return _nibbles(_twice(q, q))
+
+
+@inline
+def values(w):
+    bits = load_u8x32(w + 16)
+    top = _twice(bits, bits)
+    return chunk(w + 48) | _top_0(top), chunk(w + 80) | _top_1(top), chunk(w + 112) | _top_2(top), chunk(w + 144) | _top_3(top)
 
 
 @inline

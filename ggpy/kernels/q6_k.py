@@ -18,12 +18,15 @@ _first, _last = bit_fields(u8x64, [(0, 2, 4)] * 4 + [(2, 2, 4)] * 4), bit_fields
 
 
 @inline
-def values(w, c):
-    half = c // 2
-    q, bits = load_u8x64(w + 64 * half), load_u8x32(w + 128 + 32 * half)
-    if c % 2 == 0:
-        return _low(q) | _first(_twice(bits, bits))
-    return _high(q) | _last(_twice(bits, bits))
+def half(low, top):
+    q, bits = load_u8x64(low), load_u8x32(top)
+    both = _twice(bits, bits)
+    return _low(q) | _first(both), _high(q) | _last(both)
+
+
+@inline
+def values(w):
+    return half(w, w + 128) + half(w + 64, w + 160)
 
 
 @inline

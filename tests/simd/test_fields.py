@@ -9,7 +9,6 @@ from numba.core import types
 
 from ggpy.simd import bits
 from ggpy.simd.arithmetic import sum_halves
-from ggpy.simd.dot import dot_i16, weighted_dot
 from ggpy.simd.memory import (
     gather_f16x16,
     load,
@@ -26,6 +25,7 @@ from ggpy.simd.memory import (
     store_u8x64,
 )
 from ggpy.simd.vectors import Vector, f32x4, i16x32, i32x16, u8x64
+from ggpy.simd.weighted import dot_i16, weighted_dot
 
 EVERY_FIELD = [(shift, width, to) for width in (1, 2, 4) for shift in range(0, 9 - width, width) for to in range(0, 9 - width, width)]
 load_i16x32, store_f32x4 = load(i16x32), store(f32x4)
