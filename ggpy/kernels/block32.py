@@ -45,13 +45,31 @@ _both, _lane, _nothing_x8 = concat(f32x8), extract(f32x16), constant(f32x8, 0.0)
 
 
 def block32_kernels(
-    values, pair, *, block_bytes: int, center: int = 0, has_min: bool = False, signed: bool = False
+    values, pair, *, block_bytes: int, center: int = 0, has_min: bool = False, signed: bool = False, scales: tuple | None = None
 ) -> tuple[Kernel, Kernel]:
-    """(linear, embed) of a format; `signed`: its integers are int8, else uint8 below 128 (below 256 where the CPU's dot allows it)."""
+    """(linear, embed) of a format; `signed`: its integers are int8, else uint8 below 128 (below 256 where the CPU's dot allows it).
+
+    scales: where d is no float16, three functions of w that give it: eight blocks' as f32x16 and two blocks' as f32x4, each twice, and one
+    as float32.
+    """
     store_values, store_pair = (store(Vector("i8" if signed else "u8", lanes)) for lanes in (32, 64))
     product = dot_i8i8 if signed else dot_u8i8
     has_sum = has_min or center != 0
     centers, centers_x8 = constant(f32x16, center), constant(f32x8, center)
+
+    @inline
+    def eight_f16(w):
+        """d and m, or d twice, of eight blocks."""
+        d = gather_f16x16(w, block_bytes)
+        return d if has_min else _doubled(d)
+
+    @inline
+    def two_f16(w):
+        """d and m, or d twice, of two blocks."""
+        d = load_f16_pairs(w, w + block_bytes)
+        return d if has_min else _doubled_x4(d)
+
+    eight, both, one = scales or (eight_f16, two_f16, load_f16)
 
     @inline
     def low(w, d):
@@ -62,16 +80,8 @@ def block32_kernels(
         return _to_f32(product(_no_sum(), q, load_i8x64(x)))
 
     @inline
-    def eight(w):
-        """d and m, or d twice, of eight blocks."""
-        d = gather_f16x16(w, block_bytes)
-        return d if has_min else _doubled(d)
-
-    @inline
     def two(w):
-        """d and m, or d twice, of two blocks, and zeros."""
-        d = load_f16_pairs(w, w + block_bytes)
-        return _widened(d if has_min else _doubled_x4(d), _zero_x4())
+        return _widened(both(w), _zero_x4())
 
     @inline
     def step(total, other, q0, q1, q2, q3, x, by):
@@ -90,7 +100,7 @@ def block32_kernels(
     @inline
     def last(w, x, k):
         """The last block where k is no multiple of 64."""
-        d, pairs = load_f16(w), x + k + k // 4 - 8
+        d, pairs = one(w), x + k + k // 4 - 8
         products = _to_f32x8(product(_no_sum_x8(), values(w), load_i8x32(x + k - 32)))
         return sum_f32(products) * (d * load_f32(pairs)) - low(w, d) * load_f32(pairs + 4)
 
@@ -173,7 +183,7 @@ def block32_kernels(
     @inline
     def unpack(w, q, scales, mins, step):
         store_values(q, values(w))
-        d = load_f16(w)
+        d = one(w)
         store_f32(scales, d)
         store_f32(mins, low(w, d))
 

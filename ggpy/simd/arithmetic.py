@@ -116,3 +116,14 @@ def where_below(typing, index, limit, a, b):
         return builder.select(builder.icmp_signed("<", args[0], args[1]), args[2], args[3])
 
     return a(index, limit, a, b), code
+
+
+@intrinsic
+def f16_from_bits(typing, bits):
+    """The float16 whose bits are the lowest sixteen of an int64, as float32."""
+
+    def code(context, builder, signature, args):
+        half = builder.bitcast(builder.trunc(args[0], ir.IntType(16)), ir.HalfType())
+        return builder.fpext(half, FLOAT)
+
+    return types.float32(types.int64), code

@@ -80,3 +80,25 @@ spread_bits_32 = _spread(32)
 """spread_bits_32(bits, value) -> u8x32 with `value` (uint8) in lane i where bit i of `bits` (uint32) is set, else 0."""
 spread_bits_64 = _spread(64)
 """spread_bits_64(bits, value) -> u8x64, of a uint64."""
+
+
+def with_parity(vector: Vector):
+    """with_parity(u8x32)(a) -> lanes below 128 with bit 7 set where an odd number of the others is."""
+
+    @intrinsic
+    def op(typing, a):
+        def code(context, builder, signature, args):
+            (a,) = args
+            if target().has_affine_u8 and vector.lanes in (16, 32, 64):
+                matrix = [0x7F] + [1 << 6 - i for i in range(7)]  # as in `_affine_matrix`: row 0 is for bit 7
+                matrices = ir.Constant(vector.ir, matrix * (vector.lanes // 8))
+                function = declare(builder, f"llvm.x86.vgf2p8affineqb.{8 * vector.lanes}", vector.ir, [vector.ir, vector.ir, I8])
+                return builder.call(function, [a, matrices, ir.Constant(I8, 0)])
+            folded = a
+            for distance in (4, 2, 1):
+                folded = builder.xor(folded, builder.lshr(folded, ir.Constant(vector.ir, [distance] * vector.lanes)))
+            return builder.or_(a, builder.shl(folded, ir.Constant(vector.ir, [7] * vector.lanes)))
+
+        return vector(vector), code
+
+    return op

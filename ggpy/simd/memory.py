@@ -278,3 +278,21 @@ def gather_f16x16(typing, address, stride):
         return builder.fpext(builder.bitcast(found, ir.VectorType(ir.HalfType(), 16)), _f32x16.ir)
 
     return _f32x16(types.intp, types.intp), code
+
+
+def gather(vector: Vector):
+    """gather(u8x8)(address, stride): a lane from each of so many places, `stride` bytes apart."""
+
+    @intrinsic
+    def op(typing, address, stride):
+        def code(context, builder, signature, args):
+            found = ir.Constant(vector.ir, ir.Undefined)
+            for i in range(vector.lanes):
+                at = builder.add(args[0], builder.mul(args[1], ir.Constant(I64, i)))
+                lane = builder.load(pointer(builder, at, vector.ir.element), align=1)
+                found = builder.insert_element(found, lane, ir.Constant(I32, i))
+            return found
+
+        return vector(types.intp, types.intp), code
+
+    return op

@@ -56,7 +56,8 @@ class VectorModel(models.PrimitiveModel):
 
 u8x8, u8x16, u8x32, u8x64 = (Vector("u8", n) for n in (8, 16, 32, 64))
 i8x16, i8x32, i8x64 = (Vector("i8", n) for n in (16, 32, 64))
-i16x8, i16x16, i16x32, u16x16 = Vector("i16", 8), Vector("i16", 16), Vector("i16", 32), Vector("u16", 16)
+i16x8, i16x16, i16x32 = (Vector("i16", n) for n in (8, 16, 32))
+u16x16, u16x32 = Vector("u16", 16), Vector("u16", 32)
 i32x8, i32x16, u32x4, u32x8, u32x16 = Vector("i32", 8), Vector("i32", 16), Vector("u32", 4), Vector("u32", 8), Vector("u32", 16)
 f16x16, f32x4, f32x8, f32x16 = Vector("f16", 16), Vector("f32", 4), Vector("f32", 8), Vector("f32", 16)
 

@@ -11,6 +11,7 @@ from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from ggpy.kernels.kinds import LANES_UP_TO, activation_kind
 from ggpy.runtime.compiled import has_kernel
 from ggpy.simd.target import target
+from tests.random_fields import random_fields
 
 from .naive import TILED_FROM, activations, aligned, call, count, is_bf16, quantized, rounded_to_bf16, tile_width
 
@@ -21,16 +22,7 @@ MANY = [33, 64] if target().amx else []  # tokens, so many that the product is a
 
 def weights(fmt: BlockFormat, rows: int, k: int, seed: int = 0) -> np.ndarray:
     """Rows of random integers under scales of ordinary size: uint8 (rows, row bytes)."""
-    rng = np.random.default_rng(seed)
-    data = rng.integers(0, 256, (rows * k // fmt.block_values, fmt.block_bytes), dtype=np.uint8)
-    start = 0
-    for field in fmt.fields:
-        part = data[:, start : start + field.n_bytes]
-        if field.dtype.kind == "f":
-            part[:] = rng.normal(0, 0.05, (len(data), field.count)).astype(field.dtype).view(np.uint8)
-        elif fmt.name == "BF16":
-            part[:] = (rng.normal(0, 0.05, (len(data), field.count)).astype(np.float32).view(np.uint32) >> 16).astype("<u2").view(np.uint8)
-        start += field.n_bytes
+    data = random_fields(fmt, rows * k // fmt.block_values, np.random.default_rng(seed), 0.05)
     return np.ascontiguousarray(data.reshape(rows, -1))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.gguf import GGUFWriter, open_gguf
 from ggpy.gguf.types import ValueType
+from tests.random_fields import random_fields
 
 SHAPE = {"layers": 2, "d_model": 256, "d_ff": 512, "heads": 4, "kv_heads": 2, "vocab": 320, "context": 256}
 
@@ -74,15 +75,7 @@ def encoded(values: np.ndarray, fmt: BlockFormat) -> np.ndarray:
     blocks = values.reshape(-1, fmt.block_values)
     if fmt.encode is not None:
         return np.ascontiguousarray(fmt.encode(blocks)).reshape(len(values), -1)
-    rng, data, start = np.random.default_rng(len(values)), np.zeros((len(blocks), fmt.block_bytes), np.uint8), 0
-    for field in fmt.fields:
-        part = data[:, start : start + field.n_bytes]
-        if field.dtype.kind == "f":
-            part[:] = rng.normal(0, 2e-3, (len(data), field.count)).astype(field.dtype).view(np.uint8)
-        else:
-            part[:] = rng.integers(0, 256, part.shape, dtype=np.uint8)
-        start += field.n_bytes
-    return data.reshape(len(values), -1)
+    return random_fields(fmt, len(blocks), np.random.default_rng(len(values)), 2e-3).reshape(len(values), -1)
 
 
 def write_metadata(writer: GGUFWriter, shape: dict[str, int], dim: int) -> None:

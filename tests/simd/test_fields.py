@@ -24,6 +24,7 @@ from ggpy.simd.memory import (
     store_u8x32,
     store_u8x64,
 )
+from ggpy.simd.target import target
 from ggpy.simd.vectors import Vector, f32x4, i16x32, i32x16, u8x64
 from ggpy.simd.weighted import dot_i16, weighted_dot
 
@@ -66,28 +67,34 @@ def test_bits_spread_over_lanes():
     assert np.flatnonzero(out[64:]).tolist() == [0, 1, 32, 63] and set(out[64:]) == {0, 16}
 
 
-@pytest.mark.parametrize("words", [16, 32, 64])
-def test_weighted_dots_are_exact_on_extremes(words: int):
-    """Values up to 63 with activations of ±127 and weights of any int8: what super-blocks hold. Which lane gets what is left to the CPU."""
-    lanes = [(7 * i + 3) % words for i in range(16)]
-    vector = Vector("i16", words)
-    weighted, load_words = weighted_dot(vector, lanes), load(vector)
+@pytest.mark.parametrize(
+    ("words", "least", "largest"), [(16, 0, 63), (32, 0, 63), (64, 0, 63), (32, 0, 127), (16, -127, 127), (16, 0, 255)]
+)
+def test_weighted_dots_are_exact_on_extremes(words: int, least: int, largest: int):
+    """The largest values that are allowed with activations of ±127 and weights of any int8: what super-blocks hold. Which lane gets what is
+    left to the CPU."""
+    if largest > 127 and not target().dots_any_u8:
+        pytest.skip("the CPU's dot takes bytes below 128")
+    lanes, signed = [(7 * i + 3) % words for i in range(16)], least < 0
+    vector, load_values = Vector("i16", words), load_i8x64 if signed else load_u8x64
+    weighted, load_words = weighted_dot(vector, lanes, largest=largest, signed=signed), load(vector)
 
     @njit
     def run(acc, q, x, weights, out):
         sums = weighted(
-            load_i32x16(acc), load_u8x64(q), load_i8x64(x), load_u8x64(q + 64), load_i8x64(x + 64), load_words(weights)
+            load_i32x16(acc), load_values(q), load_i8x64(x), load_values(q + 64), load_i8x64(x + 64), load_words(weights)
         )  # fmt: skip
         store_i32x16(out, sums)
 
     rng = np.random.default_rng(words)
-    for values in (rng.integers(0, 64, 128), np.full(128, 63)):
+    for values in (rng.integers(least, largest + 1, 128), np.full(128, largest), np.full(128, least)):
         for sign in (1, -1):
-            q, x = values.astype(np.uint8), (sign * np.where(rng.random(128) < 0.9, 127, -127)).astype(np.int8)
+            q, x = values.astype(np.int64), (sign * np.where(rng.random(128) < 0.9, 127, -127)).astype(np.int8)
             acc, out = rng.integers(-1000, 1000, 16, dtype=np.int32), np.zeros(16, np.int32)
             weights = rng.choice([-128, -1, 0, 1, 63, 127], words).astype(np.int16)
-            run(at(acc), at(q), at(x), at(weights), at(out))
-            products = (q.astype(np.int64) * x).reshape(16, 8).sum(1) * weights[lanes]
+            stored = q.astype(np.int8 if signed else np.uint8)
+            run(at(acc), at(stored), at(x), at(weights), at(out))
+            products = (q * x).reshape(16, 8).sum(1) * weights[lanes]
             assert out.astype(np.int64).sum() == acc.astype(np.int64).sum() + products.sum()
 
 
