@@ -13,9 +13,10 @@ from llvmlite import ir
 
 from .dot import joined, pieces_of
 from .target import target
-from .vectors import Vector, declare, intrinsic, lane_constant, u8x64, u16x32
+from .vectors import Vector, declare, intrinsic, kept, lane_constant, u8x64, u16x32
 
 I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
+MOST_PERMUTED = 512  # entries; of more, reading all of them for 32 takes longer than 32 loads
 _SHUFFLES = {"avx512-vnni": (64, "llvm.x86.avx512.pshuf.b.512"), "avx-vnni": (32, "llvm.x86.avx2.pshuf.b"),
              "avx2": (32, "llvm.x86.avx2.pshuf.b"), "neon-dot": (16, "llvm.aarch64.neon.tbl1.v16i8")}  # fmt: skip
 
@@ -58,19 +59,23 @@ def grid(entries: np.ndarray, levels: Sequence[int], bits: int):
     entries: uint16 (n,), n a multiple of 64; each holds 16 / bits values, the first in the lowest bits, as numbers of `levels`.
     look_up(indices u16x32) -> what take_c(found) makes u8x64 of: the values of entries 4 * bits * c … 4 * bits * (c + 1) - 1 of the 32.
     """
-    per_entry = 16 // bits
-    calls = 32 * per_entry // 64
-    each = 64 // per_entry
-    return _permuted(entries, levels, bits, calls, each) if target().has_byte_permute else _loaded(entries, levels, bits, calls, each)
+    calls, each = 8 // bits, 4 * bits
+    pack = target().has_byte_permute and len(entries) <= MOST_PERMUTED
+    return (_permuted if pack else _loaded)(entries, levels, bits, calls, each)
 
 
 def _permuted(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int, each: int):
-    """Entries stay packed: 64 of them are two registers, of which one instruction takes 32 by their index."""
+    """Entries stay packed: 64 of them are two registers, of which one instruction takes 32 by their index.
+
+    What is found is kept in an order in which every 64 bits have the eight values that each `take` gives there.
+    """
+    beside = each // 8
+    order = [lane % 4 // beside * each + lane // 4 * beside + lane % beside for lane in range(32)]
 
     @intrinsic
     def look_up(typing, indices):
         def code(context, builder, signature, args):
-            (index,) = args
+            index = builder.shuffle_vector(args[0], args[0], lane_constant(order))
             vector = index.type
             function = declare(builder, "llvm.x86.avx512.vpermi2var.hi.512", vector, [vector] * 3)
             parts = [ir.Constant(vector, [int(entry) for entry in entries[i : i + 32]]) for i in range(0, len(entries), 32)]
@@ -89,14 +94,11 @@ def _permuted(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int,
         @intrinsic
         def op(typing, found):
             def code(context, builder, signature, args):
-                """An entry's bits, or two entries', to eight bytes, each shifted to have its value lowest; above it may be anything."""
-                vector, width = ir.VectorType(I8, 64), 8 * bits
-                source = builder.bitcast(args[0], ir.VectorType(ir.IntType(width), 512 // width))
-                picked = builder.shuffle_vector(source, source, lane_constant(range(8 * c, 8 * c + 8)))
-                eight = builder.bitcast(builder.zext(picked, ir.VectorType(I64, 8)), vector)
-                shifts = ir.Constant(vector, [bits * (i % 8) for i in range(64)])
+                """Each value to the lowest bits of a byte; what is above it does not matter."""
+                vector = ir.VectorType(I8, 64)
+                shifts = ir.Constant(vector, [64 // calls * c + bits * (i % 8) for i in range(64)])
                 shift = declare(builder, "llvm.x86.avx512.pmultishift.qb.512", vector, [vector] * 2)
-                index = builder.call(shift, [shifts, eight])
+                index = builder.call(shift, [shifts, builder.bitcast(args[0], vector)])
                 table = ir.Constant(vector, [levels[i % (1 << bits) % len(levels)] for i in range(64)])
                 return builder.call(declare(builder, "llvm.x86.avx512.permvar.qi.512", vector, [vector] * 2), [table, index])
 
@@ -108,7 +110,7 @@ def _permuted(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int,
 
 
 def _loaded(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int, each: int):
-    """Entries as they are wanted, in memory, one load each."""
+    """Entries as they are wanted, in memory, one load each. Four indices leave a vector at a time, and LLVM is kept from taking each by itself."""
     width = 8 * 16 // bits
     fields = entries[:, None] >> np.arange(0, 16, bits) & (1 << bits) - 1
     unpacked = np.take(np.array(levels, np.uint8), fields, mode="clip").astype(np.uint8).view(f"<u{width // 8}").ravel()
@@ -126,10 +128,13 @@ def _loaded(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int, e
             def code(context, builder, signature, args):
                 element = ir.IntType(width)
                 table = _constant_table(builder, unpacked, element)
-                found = ir.Constant(ir.VectorType(element, each), ir.Undefined)
+                found, fours = ir.Constant(ir.VectorType(element, each), ir.Undefined), builder.bitcast(args[0], ir.VectorType(I64, 8))
                 for i in range(each):
-                    index = builder.extract_element(args[0], ir.Constant(I32, each * c + i))
-                    entry = builder.load(builder.gep(table, [ir.Constant(I64, 0), builder.zext(index, I64)]))
+                    lane = each * c + i
+                    if lane % 4 == 0:
+                        four = kept(builder, builder.extract_element(fours, ir.Constant(I32, lane // 4)), "r")
+                    index = builder.and_(builder.lshr(four, ir.Constant(I64, 16 * (lane % 4))), ir.Constant(I64, 0xFFFF))
+                    entry = builder.load(builder.gep(table, [ir.Constant(I64, 0), index]))
                     found = builder.insert_element(found, entry, ir.Constant(I32, i))
                 return builder.bitcast(found, ir.VectorType(I8, 64))
 
@@ -152,18 +157,22 @@ def _constant_table(builder, entries: np.ndarray, element) -> ir.GlobalVariable:
     return table
 
 
-def replace_where(vector: Vector):
+def replace_where(vector: Vector, *, stored: bool = False):
     """replace_where(u8x64)(bits, a, b) -> a's lane where its bit of `bits` is set, else b's. bits: u8x8, a byte for each eight lanes, whose
-    first is in its lowest bit."""
+    first is in its lowest bit; `stored`: they come from memory, where x86 makes them a mask at once."""
     octets = Vector("u8", vector.lanes // 8)
 
     @intrinsic
     def op(typing, bits, a, b):
         def code(context, builder, signature, args):
-            spread = builder.shuffle_vector(args[0], args[0], lane_constant([i // 8 for i in range(vector.lanes)]))
-            own = ir.Constant(spread.type, [1 << i % 8 for i in range(vector.lanes)])
-            is_set = builder.icmp_unsigned("!=", builder.and_(spread, own), ir.Constant(spread.type, [0] * vector.lanes))
-            return builder.select(is_set, args[1], args[2])
+            bits, a, b = args
+            if stored and target().lowering.startswith("avx"):
+                is_set = builder.bitcast(bits, ir.VectorType(ir.IntType(1), vector.lanes))
+            else:
+                spread = builder.shuffle_vector(bits, bits, lane_constant([i // 8 for i in range(vector.lanes)]))
+                own = ir.Constant(spread.type, [1 << i % 8 for i in range(vector.lanes)])
+                is_set = builder.icmp_unsigned("!=", builder.and_(spread, own), ir.Constant(spread.type, [0] * vector.lanes))
+            return builder.select(is_set, a, b)
 
         return vector(octets, vector, vector), code
 

@@ -77,6 +77,11 @@ def emit_splat(builder, scalar, vector_ir):
     return builder.shuffle_vector(first, undefined, lane_constant([0] * vector_ir.count))
 
 
+def kept(builder, value, register: str):
+    """The same value in a register of that kind; LLVM does not see what it is."""
+    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=False)
+
+
 def splat(vector: Vector):
     """splat(f32x16)(scalar) -> vector with `scalar` in every lane."""
 

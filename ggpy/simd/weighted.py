@@ -8,16 +8,11 @@ from llvmlite import ir
 
 from .dot import emit_dot_i8i8, emit_dot_u8i8, joined, maddwd, pairs_u8i8, pieces_of, sdot, signs_moved
 from .target import target
-from .vectors import Vector, declare, intrinsic, lane_constant
+from .vectors import Vector, declare, intrinsic, kept, lane_constant
 
 I8, I16, I32 = (ir.IntType(n) for n in (8, 16, 32))
 PACKED, PAIRED = 63, 127
 """Largest values of which sums of four products, or of two, fit int16."""
-
-
-def _kept(builder, value, register: str):
-    """The same value in a register of that kind; LLVM does not see what it is."""
-    return builder.asm(ir.FunctionType(value.type, [value.type]), "", f"={register},0", [value], side_effect=False)
 
 
 def _spread(builder, words, lanes):
@@ -28,10 +23,10 @@ def _spread(builder, words, lanes):
     """
     if len(lanes) == 32 and words.type.count <= 32 and target().has_byte_permute:
         index = ir.Constant(ir.VectorType(I8, 64), [2 * lane + part for lane in lanes for part in (0, 1)])
-        kept = _kept(builder, index, "v")
+        hidden = kept(builder, index, "v")
         function = declare(builder, "llvm.x86.avx512.permvar.qi.512", index.type, [index.type] * 2)
         whole = builder.bitcast(_cycled(builder, words, 32), index.type)
-        return builder.bitcast(builder.call(function, [whole, kept]), ir.VectorType(I16, 32))
+        return builder.bitcast(builder.call(function, [whole, hidden]), ir.VectorType(I16, 32))
     return builder.shuffle_vector(words, words, lane_constant(lanes))
 
 
@@ -92,7 +87,7 @@ def weighted_dot(words: Vector, lanes: Sequence[int], *, largest: int = PACKED, 
 
         The widened weights go through empty instructions: LLVM would pick the lanes before it widens them, each by itself.
         """
-        wide = [_kept(builder, four, "w") for four in pieces_of(builder, builder.sext(weights, ir.VectorType(I32, words.lanes)), 4)]
+        wide = [kept(builder, four, "w") for four in pieces_of(builder, builder.sext(weights, ir.VectorType(I32, words.lanes)), 4)]
         parts = [part for a, b in values for part in zip(pieces_of(builder, a, 16), pieces_of(builder, b, 16), strict=True)]
         pairs, totals, sums = list(zip(lanes[::2], lanes[1::2], strict=True)), pieces_of(builder, acc, 4), None
         for i, (a, b) in enumerate(parts):
