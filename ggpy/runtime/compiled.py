@@ -1,8 +1,8 @@
 """Kernels as object code: compiled by Numba once per CPU, kept in the user's cache directory, loaded without Numba.
 
-An entry is keyed by the source of all kernels, the CPU and its features, and the versions of Python, numba and llvmlite; so a second
-start imports neither. One that is damaged, foreign or unreadable is compiled again (see ggpy.cache). Its bytes are the object code (ELF,
-Mach-O or COFF); its header names the "entry" in it.
+An entry is keyed by the source of all kernels and of the block formats, whose tables they hold, the CPU and its features, and the versions
+of Python, numba and llvmlite; so a second start imports neither of these. One that is damaged, foreign or unreadable is compiled again (see
+ggpy.cache). Its bytes are the object code (ELF, Mach-O or COFF); its header names the "entry" in it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _compile(names: list[KernelName], on_compile: OnCompile | None = None) -> di
 def _key() -> str:
     """Digest of everything that decides what a kernel compiles to."""
     digest = hashlib.sha256()
-    for name, path in sorted(source for folder in ("simd", "kernels") for source in _sources(folder)):
+    for name, path in sorted(source for folder in ("blocks", "simd", "kernels") for source in _sources(folder)):
         digest.update(f"{name}\0".encode())
         with open(path, "rb") as file:
             digest.update(hashlib.sha256(file.read()).digest())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -110,7 +111,10 @@ def _permuted(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int,
 
 
 def _loaded(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int, each: int):
-    """Entries as they are wanted, in memory, one load each. Four indices leave a vector at a time, and LLVM is kept from taking each by itself."""
+    """Entries as they are wanted, in memory, one load each.
+
+    Four indices leave their vector together; LLVM, if it saw that, would take each by itself.
+    """
     width = 8 * 16 // bits
     fields = entries[:, None] >> np.arange(0, 16, bits) & (1 << bits) - 1
     unpacked = np.take(np.array(levels, np.uint8), fields, mode="clip").astype(np.uint8).view(f"<u{width // 8}").ravel()
@@ -145,15 +149,16 @@ def _loaded(entries: np.ndarray, levels: Sequence[int], bits: int, calls: int, e
     return look_up, *(take(c) for c in range(calls))
 
 
-def _constant_table(builder, entries: np.ndarray, element) -> ir.GlobalVariable:
+def _constant_table(builder, entries: np.ndarray, element) -> Any:
     """A constant of the module, the same for the same entries; LLVM keeps one of equal ones."""
     name = f"ggpy.table.{hashlib.sha256(entries.tobytes()).hexdigest()[:16]}"
     known = builder.module.globals.get(name)
     if known is not None:
         return known
-    table = ir.GlobalVariable(builder.module, ir.ArrayType(element, len(entries)), name)
+    kind = ir.ArrayType(element, len(entries))
+    table: Any = ir.GlobalVariable(builder.module, kind, name)
     table.linkage, table.global_constant, table.unnamed_addr = "internal", True, True
-    table.initializer = ir.Constant(table.type.pointee, [int(entry) for entry in entries])
+    table.initializer = ir.Constant(kind, [int(entry) for entry in entries])
     return table
 
 

@@ -13,7 +13,26 @@ from ggpy.kernels.kinds import BF16_FROM
 from .lockstep import compare, loaded
 from .tiny import write_llama
 
-FORMATS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"]
+FORMATS = [
+    "F32",
+    "F16",
+    "BF16",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "TQ1_0",
+    "TQ2_0",
+    "MXFP4",
+]
 TOKENS = [1, 70, 200, 33, 5, 90, 41, 259, 300, 12, 64, 65, 66]
 OPS = {"embed", "rms_norm", "linear", "rope", "append", "attention", "silu_mul", "add", "outputs"}
 
