@@ -13,6 +13,7 @@ time: they share the loads of activations, and their scales are unpacked togethe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ _both, _twice, _lane = concat(f32x8), concat(i16x16), extract(f32x16)
 
 def superblock_kernels(values, words=None, *, block_bytes: int, group: int = 32, step_at: int = 0, scale_lanes: Sequence[int] = (),
                        min_lanes: Sequence[int] = (), n_words: int = 16, center: int = 0, largest: int = PACKED, signed: bool = False,
-                       unit: float = 1, step=None) -> tuple[Kernel, Kernel]:  # fmt: skip
+                       unit: float = 1, step: Any = None) -> tuple[Kernel, Kernel]:  # fmt: skip
     """(linear, embed) of a format.
 
     words: None where there is no scale but d. group: values under one scale; step_at: offset of d; n_words: int16 lanes that `words` gives
