@@ -29,5 +29,5 @@ def test_without_memory_only_the_cache_is_measured():
 
 
 def test_a_format_without_a_kernel_is_bad_usage():
-    done = run_tool("bench_dots", "--format", "iq1_s")
-    assert done.returncode == 2 and "no product kernel for IQ1_S" in done.stderr
+    done = run_tool("bench_dots", "--format", "nvfp4")
+    assert done.returncode == 2 and "no product kernel for NVFP4" in done.stderr
