@@ -90,6 +90,21 @@ def _q6_k(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     return np.repeat(peak / 6 + 32 * (unit + 128 * _in_half(unit)), 16)
 
 
+def _q2_k(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """The sub-block's range, zero included, and what keeping scale and min in four bits adds.
+
+    A least-squares line has the slope of a mean of slopes between values, at most the range for one quant, and goes through their mean:
+    what is between its ends is at most half a step off, what is beyond them is at most the range away from the mean. Then scale and min
+    each move by at most half a unit and what binary16 moves the unit by (15 times); a quant carries that 3 times.
+    """
+    *_, d, dmin = split_fields(blocks, BLOCKS["Q2_K"].fields)
+    unit, unit_min = (np.repeat(x.astype(np.float64)[:, 0] * (1 + 2 * HALF) + 2 * HALF_TINY, 16) for x in (d, dmin))
+    x = values.reshape(-1, 16)
+    span = np.maximum(x.max(axis=1), 0) - np.minimum(x.min(axis=1), 0)
+    kept = 3 * (unit / 2 + 15 * _in_half(unit)) + unit_min / 2 + 15 * _in_half(unit_min)
+    return np.repeat((span + kept) * (1 + FLOAT), 16)
+
+
 def _q3_k(values: np.ndarray, blocks: np.ndarray) -> np.ndarray:
     """The sub-block's largest magnitude p, and 4 units of the scales.
 
@@ -144,6 +159,7 @@ ERROR_BOUNDS: dict[str, Bound] = {
     "Q4_K": scale_and_min("Q4_K", 15),
     "Q5_K": scale_and_min("Q5_K", 31),
     "Q6_K": _q6_k,
+    "Q2_K": _q2_k,
     "Q3_K": _q3_k,
     "IQ4_NL": _iq4_nl,
     "IQ4_XS": _iq4_xs,
@@ -151,8 +167,3 @@ ERROR_BOUNDS: dict[str, Bound] = {
     "TQ2_0": symmetric(1, 0.5, 256),
     "MXFP4": _mxfp4,
 }
-
-
-def error_bound(name: str) -> Bound:
-    """The bound of a format; one that has none here must at least keep every value within the largest magnitude of its block."""
-    return ERROR_BOUNDS.get(name, lambda values, blocks: _per_block(values, BLOCKS[name].block_values, lambda x: np.abs(x).max(axis=1)))

@@ -12,7 +12,7 @@ from ggpy.blocks import BLOCKS, BlockFormat, Field, dequantize
 from ggpy.blocks.block_format import join_fields, split_fields
 from ggpy.errors import GGPyError
 
-from .error_bounds import error_bound
+from .error_bounds import ERROR_BOUNDS
 from .pages import FOLDER, same_bits, tables
 
 DECODED = [f for f in BLOCKS.values() if f.decode is not None]
@@ -54,7 +54,7 @@ def _spread(seed: int) -> np.ndarray:
 def test_error_stays_within_the_bound(block_format: BlockFormat, values: np.ndarray):
     blocks = encode(block_format, values)
     decoded = dequantize(blocks, block_format).ravel().astype(np.float64)
-    bound = error_bound(block_format.name)(values.astype(np.float64), blocks)
+    bound = ERROR_BOUNDS[block_format.name](values.astype(np.float64), blocks)
     error = np.abs(decoded - values)
     worst = int(np.argmax(error - bound))
     assert (error <= bound).all(), f"value {worst}: {values[worst]} came back as {decoded[worst]}, allowed {bound[worst]}"
