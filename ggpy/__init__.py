@@ -8,11 +8,13 @@ for step in model.stream("Once upon a time", max_tokens=64): print(step.text, en
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as in `typing`, which is not imported here: see __main__.py
 if TYPE_CHECKING:
+    from typing import Any
+
     from ggpy.answers import Step
     from ggpy.api import Model, Prompt, load
     from ggpy.chat.session import Chat

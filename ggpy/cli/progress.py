@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ggpy.converter import Progress
 
 _LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
+_UNITS = {"encode": "M weights/s", "verify": "MB/s"}  # a million of what is counted
 
 
 @contextlib.contextmanager
@@ -23,7 +25,7 @@ def shown_progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[str
         yield _Lines(), lambda line: print(line, file=sys.stderr, flush=True)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
@@ -31,39 +33,59 @@ def shown_progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[str
         TextColumn("{task.description:<8}"),
         BarColumn(),
         TaskProgressColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}"),
         TextColumn("{task.fields[what]}"),
     )
     with Bars(*columns, console=console, transient=True) as bars:
-        tasks = {}
+        tasks, paces = {}, {}
 
         def show(progress: Progress) -> None:
             if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, what="")
-            bars.update(tasks[progress.stage], completed=progress.done, what=printable(progress.what, 64))
+                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, what="", pace="")
+                paces[progress.stage] = _Pace(progress)
+            pace = paces[progress.stage].after(progress)
+            bars.update(tasks[progress.stage], completed=progress.done, what=printable(progress.what, 40), pace=pace)
 
         yield show, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Pace:
+    """How fast a stage goes and how long it will take, from what was done since it began: an interrupted conversion does not begin at 0."""
+
+    def __init__(self, first: Progress):
+        self._began, self._first = time.monotonic(), first.done
+
+    def after(self, progress: Progress) -> str:
+        """Such as "180 M weights/s, 12 s left"; empty as long as nothing can be told."""
+        seconds, done = time.monotonic() - self._began, progress.done - self._first
+        if seconds < 0.5 or done <= 0:
+            return ""
+        left = seconds * (progress.total - progress.done) / done
+        speed = f"{done / seconds / 1e6:.0f} {_UNITS[progress.stage]}, " if progress.stage in _UNITS else ""
+        return f"{speed}{_time(left)} left"
+
+
+def _time(seconds: float) -> str:
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 class _Lines:
     """Progress as plain lines on stderr: each encoder that is compiled, and every few seconds how far the rest is."""
 
     def __init__(self) -> None:
-        self._began = self._shown = time.monotonic()
-        self._stage = ""
+        self._shown = time.monotonic()
+        self._stage, self._pace = "", None
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.stage != self._stage:
-            self._stage, self._began = progress.stage, now
+        if progress.stage != self._stage or self._pace is None:
+            self._stage, self._pace = progress.stage, _Pace(progress)
         if progress.stage == "compile":
-            print(
-                f"compiling {printable(progress.what)} ({progress.done + 1} of {progress.total}), once per machine",
-                file=sys.stderr,
-                flush=True,
-            )
-        elif now - self._shown >= _LINE_SECONDS and now - self._began >= 1:
+            line = f"compiling {printable(progress.what)} ({progress.done + 1} of {progress.total}), once per machine"
+            print(line, file=sys.stderr, flush=True)
+        elif now - self._shown >= _LINE_SECONDS and (pace := self._pace.after(progress)):
             self._shown = now
-            left = (now - self._began) * (progress.total - progress.done) / progress.done
-            share = f"{progress.done / progress.total:.0%}, about {left:.0f} s left, at {printable(progress.what, 64)}"
+            share = f"{progress.done / progress.total:.0%}, {pace}, at {printable(progress.what, 64)}"
             print(f"{progress.stage}: {share}", file=sys.stderr, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import ggpy
 from ggpy.converter import convert
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.errors import CheckpointError
+from ggpy.gguf import open_gguf
 from ggpy.runtime.encode import widened
 
 from .checkpoints import CONFIG, random_weights, safetensors_bytes, stored, write_checkpoint
@@ -141,6 +144,18 @@ def test_code_of_the_checkpoint_is_never_imported(tmp_path: Path):
     report = convert(folder, tmp_path / "out.gguf", "f16")
     assert any("auto_map" in line for line in report.warnings)
     assert str(folder) not in sys.path
+
+
+def test_modules_in_the_checkpoint_shadow_none_even_from_within(tmp_path: Path):
+    """`python -m` puts the current directory before everything else."""
+    folder = write_checkpoint(tmp_path / "model")
+    for name in ("json", "numpy", "struct", "zlib", "dataclasses", "rich", "tokenizers", "numba", "typing", "argparse"):
+        (folder / f"{name}.py").write_text("raise SystemExit('imported')", encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(Path(ggpy.__file__).parents[1])}
+    command = [sys.executable, "-m", "ggpy", "convert", ".", "-o", tmp_path / "out.gguf", "-t", "f16"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0 and "imported" not in done.stderr, done.stderr
+    open_gguf(tmp_path / "out.gguf").close()
 
 
 def test_a_directory_above_the_checkpoint_gets_a_hint(tmp_path: Path):

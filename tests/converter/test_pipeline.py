@@ -80,15 +80,20 @@ def test_sharding_and_dtype_change_no_byte(checkpoint: Path, tmp_path: Path):
     assert digest(tmp_path / "a.gguf") == digest(tmp_path / "b.gguf")
 
 
-def test_the_same_bytes_every_time(checkpoint: Path, tmp_path: Path):
-    expected = convert(checkpoint, tmp_path / "0.gguf", threads=1).path
-    script = "import sys, ggpy; ggpy.convert(sys.argv[1], sys.argv[2], threads=int(sys.argv[3]))"
-    for i, changes in enumerate(
-        ({"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo"}, {"PYTHONHASHSEED": "2", "LC_ALL": "C", "PYTHONUTF8": "0"}), 1
-    ):
-        command = [sys.executable, "-c", script, checkpoint, tmp_path / f"{i}.gguf", str(2 * i)]
+@pytest.mark.parametrize("recipe", ["q4_k_m", "q8_0"])
+def test_the_same_bytes_every_time(checkpoint: Path, tmp_path: Path, recipe: str):
+    """Threads, hash seed, time zone, locale, threads of the linear algebra beneath NumPy: none of them may show."""
+    expected = convert(checkpoint, tmp_path / "0.gguf", recipe, threads=1).path
+    script = "import sys, ggpy; ggpy.convert(sys.argv[1], sys.argv[2], sys.argv[3], threads=int(sys.argv[4]))"
+    surroundings = (
+        (1, {"PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}),
+        (2, {"PYTHONHASHSEED": "2", "LC_ALL": "C", "PYTHONUTF8": "0", "OPENBLAS_NUM_THREADS": "2"}),
+        (3, {"PYTHONHASHSEED": "3", "LC_ALL": "tr_TR.UTF-8", "TZ": "America/St_Johns", "OPENBLAS_NUM_THREADS": "3"}),
+    )
+    for threads, changes in surroundings:
+        command = [sys.executable, "-c", script, checkpoint, tmp_path / f"{threads}.gguf", recipe, str(threads)]
         subprocess.run(command, env=os.environ | {"PYTHONPATH": str(Path(ggpy.__file__).parents[1])} | changes, check=True)
-        assert digest(tmp_path / f"{i}.gguf") == digest(expected)
+        assert digest(tmp_path / f"{threads}.gguf") == digest(expected)
 
 
 def test_requantizing_gives_what_converting_gives(checkpoint: Path, tmp_path: Path):

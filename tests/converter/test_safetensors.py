@@ -127,6 +127,47 @@ def test_any_header_ends_in_a_file_or_in_one_error(tmp_path: Path, header: bytes
         assert str(error).isprintable()
 
 
+EMPTY = {"dtype": "BF16", "shape": [2, 0, 3], "data_offsets": [24, 24]}
+MUTABLE = json.dumps({"__metadata__": {"a": "b"}, **HALVES, "c": EMPTY}).encode()
+PIECES = [
+    *(b"0", b"1", b"12", b"24", b"-1", b"1e1", b"2.0", b"18446744073709551616", b"[]", b"{}", b"[6]", b"null", b"true", b'"F16"', b'"F64"'),
+    *(b'"a"', b'"b"', b'"dtype"', b'"shape"', b",", b":", b"[", b'"', b" ", b"\n", b"\\u0061", b"\xc3\xa9", b"\xff", b"\x00"),
+]
+STRICTER = ("twice", "at most 8 sizes", "not a safetensors file", "expected at most")  # refusals of ours that the package does not share
+
+
+@st.composite
+def mutated_files(draw: st.DrawFn) -> bytes:
+    """A small legal file, a few pieces of its header replaced; the size of the header is made right again, or not."""
+    header = MUTABLE
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(header)))
+        header = header[:at] + draw(st.sampled_from(PIECES)) + header[at + draw(st.integers(0, 3)) :]
+    size = len(header) + draw(st.sampled_from([0, 0, 0, 0, 1, -1, 2**40]))
+    return struct.pack("<Q", max(0, size)) + header + DATA + draw(st.sampled_from([b"", b"", b"", b"\0"]))
+
+
+@given(mutated_files())
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_mutated_files_are_accepted_by_both_or_by_neither(tmp_path: Path, raw: bytes):
+    """What is read here, the package reads as the same tensors; what only the package reads is refused for a reason that is known."""
+    safetensors = pytest.importorskip("safetensors", reason="safetensors is not installed (pip install -e '.[dev]')")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(raw)
+    try:
+        theirs = {name: (t["dtype"], tuple(t["shape"]), bytes(t["data"])) for name, t in safetensors.deserialize(raw)}
+    except safetensors.SafetensorError:
+        theirs = None
+    try:
+        file = SafetensorsFile(path)
+    except CheckpointError as error:
+        assert theirs is None or any(reason in str(error) for reason in STRICTER), error
+        return
+    data = {name: (t.dtype, t.shape, t.file.read(t.offset, t.n_bytes).tobytes()) for name, t in file.tensors.items()}
+    file.close()
+    assert theirs is not None and data == theirs
+
+
 def test_rows_are_read_alone(tmp_path: Path):
     values = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     path = tmp_path / "model.safetensors"
