@@ -24,7 +24,7 @@ from ggpy.errors import GGPyError, printable
 
 N = TypeVar("N", int, float)
 
-SUCCESS, FAILURE, USAGE, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+SUCCESS, FAILURE, USAGE, FOUND, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
 
 
 class Terminated(BaseException):

@@ -12,6 +12,10 @@ from ggpy.cli.common import USAGE, command_parser
 VERBS = {
     "convert": "turn a Hugging Face checkpoint or a GGUF file into a GGUF file of another type",
     "run": "chat with a model, or let it continue a prompt",
+    "verify": "check that a converted file is still what its certificate says",
+    "edit": "change metadata, chat template and names in a GGUF file",
+    "diff": "show what differs between two GGUF files",
+    "doctor": "find what is wrong with a GGUF file, and what to do",
     "inspect": "show metadata, tensors, sizes and bits per weight of a GGUF file",
     "bench": "measure prefill and decode speed against the machine's limits",
     "eval": "measure perplexity, and how far a quantized model is from its base",

@@ -56,6 +56,13 @@ def _open_one(path: str | os.PathLike[str]) -> GGUFFile:
         raise
 
 
+def parse_metadata(path: str | os.PathLike[str], header: bytes) -> Metadata:
+    """The metadata in the head of a file, magic to tensor table; `path` names it in errors. Raises GGUFError."""
+    cursor = Cursor(path, header)
+    _, _, n_keys = _read_header(cursor)
+    return Metadata(path, _read_entries(cursor, n_keys), lambda start, stop: header[start:stop])
+
+
 class GGUFFile:
     """An open GGUF file.
 

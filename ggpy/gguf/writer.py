@@ -135,6 +135,10 @@ class GGUFWriter:
         """Take a tensor for written: its data lies in the adopted file, as the caller has checked."""
         self._written.add(name)
 
+    def header(self) -> bytes:
+        """All that comes before the data, as declared so far."""
+        return self._header()
+
     @property
     def file_size(self) -> int:
         """Bytes of the finished file, as declared so far."""
@@ -152,9 +156,9 @@ class GGUFWriter:
             raise ValueError(f"key '{printable(key, 80)}': {error}") from None
         self._add_entry(key, kind, raw)
 
-    def copy(self, metadata: Metadata, key: str) -> None:
-        """Declare a key with the value it has in an open file, byte for byte."""
-        self._add_entry(key, metadata.value_type(key), metadata.raw(key))
+    def copy(self, metadata: Metadata, key: str, name: str | None = None) -> None:
+        """Declare a key, as `name` if given, with the value it has in an open file, byte for byte."""
+        self._add_entry(name or key, metadata.value_type(key), metadata.raw(key))
 
     def add_tensor(self, name: str, shape: Sequence[int], format: BlockFormat) -> None:
         """Declare a tensor. `shape`: rows first, as NumPy has it; 1 to 4 dimensions, the last a whole number of blocks."""

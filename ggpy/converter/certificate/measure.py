@@ -124,6 +124,12 @@ def _compare(ours: np.ndarray, theirs: np.ndarray, ids: np.ndarray, layers: list
     return Measured(kl, agreed, float(means[0]), float(means[1]), layers)
 
 
+def negative_log_likelihood(logits: np.ndarray, ids: np.ndarray) -> float:
+    """Mean nats lost at the tokens after the first: logits (n, n_vocab) after `ids` (n,)."""
+    rows = range(len(ids) - 1)
+    return float(-np.mean([_log_softmax(logits[row : row + 1])[0, ids[row + 1]] for row in rows])) if len(ids) > 1 else 0.0
+
+
 def _log_softmax(logits: np.ndarray) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))

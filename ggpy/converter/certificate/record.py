@@ -74,6 +74,14 @@ def fill_in(writer: GGUFWriter, checksums: list[int], certificate: Certificate |
     writer.amend(values)
 
 
+def withdrawn(key: str, metadata: Metadata) -> tuple[Any, ValueType] | None:
+    """What a certificate's key holds in a file whose model is not the certified one any more; None for any other key."""
+    name = key.removeprefix(_KEY)
+    if not key.startswith(_KEY) or name not in _KINDS or metadata.value_type(key) is not _KINDS[name]:
+        return None
+    return getattr(NOTHING, name), _KINDS[name]
+
+
 def read_certificate(metadata: Metadata) -> Certificate | None:
     """The certificate in a file's metadata; None where it has none. Raises GGUFError for keys of another type."""
     if _KEY + "text" not in metadata:
