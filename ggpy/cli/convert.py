@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ggpy.cli.common import command_parser, positive_int, run_command
 from ggpy.cli.progress import shown_progress
-from ggpy.errors import printable
+from ggpy.errors import GGPyError, printable
 
 VERIFY = ("full", "bytes", "none")  # as ggpy.converter.options has them, which is not imported for --help
 
@@ -24,7 +26,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--type",
         metavar="TYPE",
         help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q5_1, q5_0, q4_1 or q4_0, in any case; keep: weights that are "
-        "quantized already stay as they are, at most with scales rounded; exact: no bit is lost (default: keep for those, else q4_k_m)",
+        "quantized already stay as they are, at most with scales rounded; exact: no bit is lost (default: keep for "
+        "those, f32 for an adapter, else q4_k_m)",
+    )
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR[=WEIGHT]",
+        help="merge a PEFT LoRA adapter into the checkpoint on the way, scaled by WEIGHT (default: 1); may be given several times",
+    )
+    parser.add_argument(
+        "--base", metavar="DIR", help="where SRC is an adapter's directory: its base checkpoint; the adapter becomes a GGUF file of its own"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that encode (default: all this process may use)")
@@ -57,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _convert(args: argparse.Namespace) -> None:
     from ggpy.converter import convert
     from ggpy.converter.hub import find_source
+    from ggpy.converter.lora import is_adapter
 
     source = find_source(args.src)
+    if is_adapter(source):
+        return _convert_adapter(source, args)
+    if args.base:
+        raise GGPyError(f"--base {printable(args.base)}: is for adapters, which {printable(args.src)} is none of; merge one with --lora")
+    lora = [_weighted(text) for text in args.lora]
     with shown_progress() as (on_progress, say):
         report = convert(
             source,
@@ -72,6 +91,7 @@ def _convert(args: argparse.Namespace) -> None:
             measure_error=args.error,
             resume=args.resume,
             allow_nonfinite=args.allow_nonfinite,
+            lora=lora,
             on_progress=on_progress,
             on_warning=lambda line: say(f"{args.prog}: warning: {printable(line, 2000)}"),
         )
@@ -82,3 +102,30 @@ def _convert(args: argparse.Namespace) -> None:
     if args.error:
         print(report.error_table(), end="\n\n")
     print(report)
+
+
+def _convert_adapter(source: Path, args: argparse.Namespace) -> None:
+    from ggpy.converter.lora_file import convert_adapter
+
+    if not args.base:
+        raise GGPyError(
+            f"{printable(source)}: is an adapter; name its base checkpoint with --base, or merge it: ggpy-convert BASE --lora {source}"
+        )
+    report = convert_adapter(source, args.base, args.output, args.type or "f32", force=args.force)
+    for line in report.warnings:
+        print(f"{args.prog}: warning: {printable(line, 2000)}", file=sys.stderr)
+    print(report)
+
+
+def _weighted(text: str) -> tuple[Path, float]:
+    """DIR or DIR=WEIGHT; a directory with an equals sign in its name is itself."""
+    name, equals, weight = text.rpartition("=")
+    if not equals or Path(text).is_dir():
+        return Path(text), 1.0
+    try:
+        value = float(weight)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise GGPyError(f"--lora {printable(text)}: weight '{printable(weight, 40)}' is not a finite number")
+    return Path(name), value

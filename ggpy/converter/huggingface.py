@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ from ggpy.gguf import GGUFWriter, ValueType
 from ggpy.runtime.encode import FLOATS
 
 if TYPE_CHECKING:
+    from ggpy.converter.lora import Adapter
+    from ggpy.converter.lora_merge import Merged, Weighted
     from ggpy.converter.vocabulary import Vocabulary
 
 _COMPARE_BYTES = 1 << 24
@@ -41,8 +43,10 @@ class HuggingFaceSource:
 
     alignment = 32
 
-    def __init__(self, path: Path):
-        self.name = model_name(path)
+    def __init__(self, path: Path, adapters: Sequence[Weighted] = ()):
+        self.name = "-".join([model_name(path), *(model_name(adapter.path) for adapter in adapters)])
+        self._adapters: list[Adapter] = []
+        self._changed: Merged | None = None
         self.checkpoint = Checkpoint(path)
         try:
             config = self.checkpoint.config
@@ -56,11 +60,37 @@ class HuggingFaceSource:
                 self.warnings.append(
                     "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
                 )
-            self.tensors = [*_match(self._arch, config, self.weights, self._metadata, self.warnings), *_extra_tensors(self._arch, config)]
+            self.tensors = _match(self._arch, config, self.weights, self._metadata, self.warnings)
+            self.merged = self._merge(adapters)
+            self.tensors += _extra_tensors(self._arch, config)
         except BaseException:
             self.close()
             raise
         self.facts = ModelFacts(self._metadata[f"{self._arch.name}.block_count"], 0, self._arch.attn_v_boost(self._metadata))
+
+    @property
+    def apart(self) -> dict[str, str]:
+        """Tensors that the new file has apart though they are tied: the checkpoint's name, and the one of the tensor that stands for it."""
+        return self._changed.apart if self._changed else {}
+
+    def adapted(self, name: str, read: RowReader) -> RowReader:
+        """Rows of the checkpoint's tensor `name` with adapters in them, where `read` gives them without."""
+        return self._changed.adapted(name, read) if self._changed else read
+
+    def _merge(self, adapters: Sequence[Weighted]) -> tuple[str, ...]:
+        """Put the adapters into the tensors; one line for each."""
+        if not adapters:
+            return ()
+        from ggpy.converter.lora import Adapter
+        from ggpy.converter.lora_merge import merge_adapters
+
+        for adapter in adapters:
+            self._adapters.append(Adapter(adapter.path))
+            self.files |= _identities(adapter.path)
+        pairs = [(opened, adapter.weight) for opened, adapter in zip(self._adapters, adapters, strict=True)]
+        self._changed = merge_adapters(self.tensors, pairs, self._arch, self.checkpoint.config, self.warnings)
+        self.tensors = self._changed.tensors
+        return tuple(f"merged {printable(a.path)} into {len(a.tensors)} tensors with weight {weight:g}" for a, weight in pairs)
 
     def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
         n_values = sum(tensor.n_values for tensor in self.tensors)
@@ -101,6 +131,8 @@ class HuggingFaceSource:
         return vocabulary
 
     def close(self) -> None:
+        for adapter in self._adapters:
+            adapter.close()
         self.checkpoint.close()
 
 

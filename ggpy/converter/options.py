@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ggpy.converter.lora_merge import Weighted
 from ggpy.converter.progress import OnProgress, OnWarning
 from ggpy.errors import GGPyError, printable
 from ggpy.runtime.host import available_threads
@@ -25,6 +27,7 @@ class Options:
     measure_error: bool = False
     resume: bool = False
     allow_nonfinite: bool = False
+    lora: Sequence[Weighted] = ()
     on_progress: OnProgress | None = None
     on_warning: OnWarning | None = None
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.converter.huggingface import HuggingFaceSource
 from ggpy.converter.keep import is_kept, plan_source, type_name
+from ggpy.converter.lora_merge import Weighted
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
 from ggpy.converter.proof import Proof
@@ -19,7 +21,7 @@ from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.resume import Resumption
 from ggpy.converter.source import Source, SourceTensor
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
-from ggpy.errors import GGPyError, printable
+from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
 from ggpy.runtime.encode import encode_measured, has_encoder
@@ -38,6 +40,7 @@ def convert(
     measure_error: bool = False,
     resume: bool = False,
     allow_nonfinite: bool = False,
+    lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
     on_progress: OnProgress | None = None,
     on_warning: OnWarning | None = None,
 ) -> Report:
@@ -57,6 +60,7 @@ def convert(
     is kept. Without it, what was left is removed.
     allow_nonfinite: keep NaN and infinity, which are refused otherwise, as they are; a tensor with any is not quantized but gets the
     type of its source, or F32.
+    lora: directories of PEFT LoRA adapters to merge into a checkpoint on the way, alone or with the weight that each is taken with.
     on_progress: called after each chunk; on_warning: as soon as something was decided.
 
     The same input, type and version give the same bytes.
@@ -73,6 +77,7 @@ def convert(
         measure_error=measure_error,
         resume=resume,
         allow_nonfinite=allow_nonfinite,
+        lora=tuple(Weighted(Path(a[0]), float(a[1])) if isinstance(a, tuple) else Weighted(Path(a)) for a in lora),
         on_progress=on_progress,
         on_warning=on_warning,
     )
@@ -83,7 +88,7 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
     """`convert`, told by `options`."""
     began = time.perf_counter()
     type_name(options.type)  # what is no type is refused before the source is opened
-    warn, source = Warnings(options.strict, options.on_warning), open_source(src)
+    warn, source = Warnings(options.strict, options.on_warning), open_source(src, options.lora)
     try:
         recipe, plan = plan_source(options.type, source)
         planned = {p.name: p for p in plan}
@@ -137,12 +142,17 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
         n_resumed=resumption.n_resumed,
         certificate=proof.certificate,
         uncertified=proof.uncertified,
+        merged=source.merged,
     )
 
 
-def open_source(path: Path) -> Source:
-    """The model at `path`: a checkpoint directory or a GGUF file."""
-    return HuggingFaceSource(path) if path.is_dir() else GGUFSource(path)
+def open_source(path: Path, adapters: Sequence[Weighted] = ()) -> Source:
+    """The model at `path`, a checkpoint directory or a GGUF file, with adapters merged into it, which only checkpoints take."""
+    if path.is_dir():
+        return HuggingFaceSource(path, adapters)
+    if adapters:
+        raise CheckpointError(f"{printable(path)}: adapters are merged into a checkpoint directory, not into a GGUF file")
+    return GGUFSource(path)
 
 
 def default_output(name: str, recipe: Recipe) -> Path:

@@ -77,6 +77,7 @@ class Report:
     read back and found as meant. warnings: what was decided on the way, one line each. tokenizer: how the exported tokenizer was checked,
     if it was. n_resumed: tensors that an interrupted conversion had written before.
     certificate: how the file's predictions compare with the source's; uncertified: in one line, why that is not known.
+    merged: the adapters that were merged on the way, one line each.
     """
 
     path: Path
@@ -90,6 +91,7 @@ class Report:
     n_resumed: int = 0
     certificate: Certificate | None = None
     uncertified: str | None = None
+    merged: tuple[str, ...] = ()
 
     @property
     def n_values(self) -> int:
@@ -140,6 +142,7 @@ class Report:
             lines.append(
                 f"error: against the weights that the source's {', '.join(sorted(again))} stand for, whose own error comes on top of it"
             )
+        lines += self.merged
         if self.tokenizer:
             lines.append(self.tokenizer)
         if self.n_resumed:
@@ -172,6 +175,7 @@ class Report:
             "verified": self.verified,
             "warnings": list(self.warnings),
             "tokenizer": self.tokenizer,
+            "merged": list(self.merged),
             "requantized": list(self.requantized),
             "n_resumed": self.n_resumed,
             "certificate": asdict(self.certificate) if self.certificate else None,

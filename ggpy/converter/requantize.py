@@ -33,6 +33,7 @@ class GGUFSource:
             raise
         metadata = self._gguf.metadata
         self.name, self.alignment, self.warnings = _PART.sub("", path.stem), self._gguf.alignment, []
+        self.merged: tuple[str, ...] = ()
         self.files = {file.identity for file in self._files.values()}
         self.architecture = arch = metadata.string("general.architecture")
         layers = metadata.integer(f"{arch}.block_count", 0, minimum=0)

@@ -81,7 +81,7 @@ def reordered(read: RowReader, order: np.ndarray) -> RowReader:
 
 class Source(Protocol):
     """A model to convert. `architecture`: as GGUF names it. `warnings`: what was decided for the user, one line each. `files`: (device,
-    inode) of what is being read."""
+    inode) of what is being read. `merged`: the adapters that were merged into it, one line each."""
 
     name: str
     architecture: str
@@ -89,6 +89,7 @@ class Source(Protocol):
     facts: ModelFacts
     warnings: list[str]
     files: set[tuple[int, int]]
+    merged: tuple[str, ...]
     alignment: int
 
     def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:

@@ -97,7 +97,8 @@ def _source_states(source: Source, arch: Architecture, config: Config, probe: Pr
     if isinstance(source, HuggingFaceSource):
         names = source.checkpoint.config.strings("architectures")
         oracle = next(ORACLES[name] for name in names if name in ORACLES)
-        return oracle(Parameters(source.checkpoint.config, partial(_parameter, source), products), probe)
+        config_read = {**source.checkpoint.config, **({"tie_word_embeddings": False} if source.apart else {})}
+        return oracle(Parameters(config_read, partial(_parameter, source), products), probe)
     tensors = {t.name: Rows(t.name, t.rows, t.columns, t.open()) for t in source.tensors if t.n_values}
     return iter(_walked(arch, config, tensors, probe, products))
 
@@ -110,10 +111,12 @@ def _walked(arch: Architecture, config: Config, tensors: dict[str, Rows], probe:
 
 
 def _parameter(source: HuggingFaceSource, name: str) -> Rows | None:
-    tensor = source.weights.get(name)
+    tensor = source.weights.get(source.apart.get(name, name))
+    if tensor is None:
+        return None
     if isinstance(tensor, QuantizedMatrix):
-        return Rows(name, *tensor.shape, tensor.open())
-    return None if tensor is None else Rows(name, tensor.rows, tensor.columns, tensor.read)
+        return Rows(name, *tensor.shape, source.adapted(name, tensor.open()))
+    return Rows(name, tensor.rows, tensor.columns, source.adapted(name, tensor.read))
 
 
 def _counted(states: Iterator[State], on_layer: OnLayer) -> Iterator[State]:

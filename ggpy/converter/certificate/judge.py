@@ -16,7 +16,7 @@ import numpy as np
 
 from ggpy.blocks import BLOCKS, dequantize
 from ggpy.converter.certificate.measure import LayerError, Measured
-from ggpy.converter.certificate.walk import ROTATED
+from ggpy.converter.certificate.walk import EMBEDDING, HEAD, ROTATED
 from ggpy.gguf import Tensor
 
 KL_PER_SQUARED_NOISE = 500.0  # measured: 12 to 110
@@ -52,7 +52,10 @@ def judge(measured: Measured, tensors: Iterable[Tensor], n_vocab: int) -> Verdic
 
 def _faults(measured: Measured, matrices: list[Tensor], kl_limit: float) -> Iterator[str]:
     for layer in measured.layers:
-        noise = _noise([tensor for tensor in matrices if tensor.name.startswith(layer.name + ".")])
+        own = [tensor for tensor in matrices if tensor.name.startswith(layer.name + ".")]
+        if layer.name == HEAD and not own:  # tied: the embedding is the head
+            own = [tensor for tensor in matrices if tensor.name.startswith(EMBEDDING + ".")]
+        noise = _noise(own)
         yield from _stage_faults(layer, noise)
         limit = LAYER_FLOOR + LAYER_PER_NOISE * noise
         if not layer.error <= limit:  # NaN is a fault, too
