@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import hashlib
+import json
 import re
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from ggpy.errors import GGPyError, GGUFError, printable
 
 DEMO = Path(ggpy.__file__).parent / "demo"
 DEFAULT_TYPE = "q4_k_m"
+_MAX_CONFIG_BYTES = 1 << 20
 
 
 def find_model(name: str, status: Status, threads: int | None = None) -> Path:
@@ -38,7 +40,7 @@ def find_model(name: str, status: Status, threads: int | None = None) -> Path:
         from ggpy.converter.hub import find_source
 
         source = find_source(source_name)
-    return convert_once(source, type or DEFAULT_TYPE, status, threads)
+    return convert_once(source, type or _default_type(source), status, threads)
 
 
 def find_demo(status: Status, threads: int | None = None) -> Path:
@@ -65,6 +67,17 @@ def convert_once(source: Path, type: str, status: Status, threads: int | None, t
     size = f"{report.n_values / 1e6:.1f} M weights in {report.file_bytes / 1e6:.1f} MB, {report.bits_per_weight:.2f} bits per weight"
     status.say(f"{target}: {size}, {report.seconds:.1f} s")
     return target
+
+
+def _default_type(source: Path) -> str:
+    """`DEFAULT_TYPE`; where a checkpoint is quantized already, the type that leaves it so."""
+    try:
+        with open(source / "config.json", "rb") as file:
+            config = json.loads(file.read(_MAX_CONFIG_BYTES))
+    except (OSError, ValueError, RecursionError):  # the conversion says what is wrong with it
+        return DEFAULT_TYPE
+    quantized = isinstance(config, dict) and (config.get("quantization_config") or config.get("compression_config"))
+    return "keep" if quantized else DEFAULT_TYPE
 
 
 def _split_type(name: str) -> tuple[str, str | None]:
