@@ -24,7 +24,7 @@ from ggpy.converter.stream import Job, NeedsWider, Stream, Written
 from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
-from ggpy.runtime.encode import encode_measured, has_encoder
+from ggpy.runtime.encode import encode_measured, encoder_name
 
 
 def convert(
@@ -206,7 +206,7 @@ def _write(
         writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
     with resumption.begin(writer) as done:
         jobs = [job for job in jobs if job.tensor.name not in done]
-        _compile_encoders({job.format.name: job.format for job in jobs if not job.copied}, options.on_progress)
+        _compile_encoders([job for job in jobs if not job.copied], options.on_progress)
         values, left = (sum(tensor.n_values for tensor in tensors) for tensors in (source.tensors, [job.tensor for job in jobs]))
         meter = Meter("encode", values, options.on_progress, done=values - left)
         allowed = options.allow_nonfinite and not options.strict
@@ -214,8 +214,9 @@ def _write(
             return done | stream.write(writer, jobs, resumption.note)
 
 
-def _compile_encoders(formats: dict[str, BlockFormat], on_progress: OnProgress | None) -> None:
-    names = [(f"encode.{name.lower()}", "encode") for name, format in sorted(formats.items()) if has_encoder(format)]
+def _compile_encoders(jobs: list[Job], on_progress: OnProgress | None) -> None:
+    wanted = {(job.format, job.importance is not None and job.format.encode_weighted is not None) for job in jobs}
+    names = sorted(name for format, weighted in wanted if (name := encoder_name(format, weighted)) is not None)
     prepare(names, lambda name, done, total: on_progress(Progress("compile", name[0], done, total)) if on_progress else None)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from ggpy.blocks.block_format import not_finite, require_finite
 from ggpy.errors import GGPyError
-from ggpy.runtime.compiled import has_kernel, kernel
+from ggpy.runtime.compiled import KernelName, has_kernel, kernel
 from ggpy.runtime.parallel import run_kernel
 
 _GROUP = 16  # values a compiled encoder takes at least: formats of single values count in groups
@@ -71,7 +71,7 @@ def encode_measured(
         raise ValueError(f"out must be contiguous uint8 {shape}, not {out.dtype} {out.shape}")
     if importance is not None:
         _require_importance(importance, cols)
-        if has_encoder(block_format, weighted=True):
+        if encoder_name(block_format, weighted=True):
             blocks, about = values.size // block_format.block_values, (np.ascontiguousarray(importance), cols // block_format.block_values)
             return Encoded(out, _run(values, out, block_format, blocks, _crew(threads, values.size), about) if blocks else 0.0)
         if block_format.encode_weighted is not None:
@@ -101,14 +101,16 @@ def _crew(threads: int, n_values: int) -> int:
     return max(1, min(threads, n_values // _SHARE))
 
 
-def has_encoder(block_format: BlockFormat, weighted: bool = False) -> bool:
-    """Whether the format has a compiled encoder, or one that takes importance. Imports nothing heavy."""
-    return _has_encoder(f"encode.weighted.{block_format.name.lower()}" if weighted else f"encode.{block_format.name.lower()}")
+def has_encoder(block_format: BlockFormat) -> bool:
+    """Whether the format has a compiled encoder. Imports nothing heavy."""
+    return encoder_name(block_format) is not None
 
 
 @functools.cache
-def _has_encoder(module: str) -> bool:
-    return has_kernel(module)  # looks through the file system
+def encoder_name(block_format: BlockFormat, weighted: bool = False) -> KernelName | None:
+    """The kernel that encodes the format, or, weighted, encodes it with importance; None where there is none. Imports nothing heavy."""
+    module = f"encode.weighted.{block_format.name.lower()}" if weighted else f"encode.{block_format.name.lower()}"
+    return (module, "encode") if has_kernel(module) else None  # looks through the file system
 
 
 def widened(values: np.ndarray) -> NDArray[np.float32]:
@@ -130,13 +132,11 @@ def _run(
     progress = np.array([0, _NO_FAULT, 0], np.int64)  # next unit, index of the first NaN or Inf, bits of the largest magnitude
     counter = progress.ctypes.data
     words = [values.ctypes.data, out.ctypes.data, units, counter, counter + 8, counter + 16, _KINDS[_NAMES[values.dtype]]]
-    name = block_format.name.lower()
-    if about is None:
-        address = kernel(f"encode.{name}", "encode")
-    else:
-        address = kernel(f"encode.weighted.{name}", "encode")
+    if about is not None:
         words += [about[0].ctypes.data, about[1]]
-    run_kernel(address, np.array(words, np.int64), threads)
+    name = encoder_name(block_format, weighted=about is not None)
+    assert name is not None
+    run_kernel(kernel(*name), np.array(words, np.int64), threads)
     if progress[1] != _NO_FAULT:
         index = int(progress[1])
         raise not_finite(block_format.name, float(widened(values.reshape(1, -1)[:, index : index + 1])[0, 0]), index)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from ggpy.blocks import BLOCKS, BlockFormat
-from ggpy.runtime.encode import FLOATS, encode_measured, encode_rows, has_encoder, widened
+from ggpy.runtime.encode import FLOATS, encode_measured, encode_rows, encoder_name, widened
 from tests.kernels.test_encode import by_name, hard_weights, narrowed
 
-WEIGHTED = [f for f in BLOCKS.values() if f.encode_weighted is not None and has_encoder(f, weighted=True)]
+WEIGHTED = [f for f in BLOCKS.values() if f.encode_weighted is not None and encoder_name(f, weighted=True) is not None]
 
 
 def reference(values: np.ndarray, block_format: BlockFormat, importance: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ from numba import njit
 
 from ggpy.simd import lanes
 from ggpy.simd.memory import load, load_f32x16, load_i32x16, store_f32x16, store_i32x16
-from ggpy.simd.vectors import u8x16
+from ggpy.simd.target import target
+from ggpy.simd.vectors import i32x16, u8x16
 
 NAN = np.nan
 A = np.array([0, 1, -1, 2, NAN, NAN, np.inf, -np.inf, 0.0, -0.0, 5, -5, 7, 7, 3, 4], np.float32)
@@ -117,6 +118,23 @@ def test_rows_become_lanes(columns: int, width: int):
     transpose(at(upper), at(lower), 4 * columns, at(out), 4 * width)
     assert np.array_equal(out[:, :16], np.concatenate((upper, lower))[:, :16].T)
     assert not out[:, 16:].any()
+
+
+_table = np.random.default_rng(3).standard_normal(32).astype(np.float32)
+_look_up = lanes.look_up([float(value) for value in _table], i32x16)
+
+
+@njit
+def look_up(source, target):
+    store_f32x16(target, _look_up(load_i32x16(source)))
+
+
+@pytest.mark.skipif(target().lowering != "avx512-vnni", reason="an instruction of AVX-512")
+def test_tables_are_looked_up_by_the_low_five_bits():
+    out = np.zeros(16, np.float32)
+    for indices in (np.arange(16), np.arange(31, 15, -1), np.arange(0, 1600, 100), np.arange(-16, 0)):
+        look_up(at(indices.astype(np.int32)), at(out))
+        assert np.array_equal(out, _table[indices & 31])
 
 
 _room = lanes.scratch(256)
