@@ -37,5 +37,9 @@ def _random_fields(block_format: BlockFormat, n_blocks: int, rng: np.random.Gene
         if field.dtype.kind == "f":
             scales = rng.normal(0, DEVIATION / 64, (n_blocks, field.count)).astype(field.dtype)
             blocks[:, start : start + field.n_bytes] = scales.view(np.uint8)
+        elif (block_format.name, field.name) == ("IQ1_M", "scales"):  # the upper nibbles of its words are a float16
+            bits = rng.normal(0, DEVIATION / 64, (n_blocks, 1)).astype("<f2").view("<u2")
+            words = blocks[:, start : start + field.n_bytes].view("<u2")
+            words[:] = words & 0x0FFF | (bits >> np.arange(0, 16, 4, dtype=np.uint16) & 15) << 12
         start += field.n_bytes
     return blocks

@@ -13,25 +13,12 @@ from ggpy.kernels.kinds import BF16_FROM
 from .lockstep import compare, loaded
 from .tiny import write_llama
 
-FORMATS = [
-    "F32",
-    "F16",
-    "BF16",
-    "Q4_0",
-    "Q4_1",
-    "Q5_0",
-    "Q5_1",
-    "Q8_0",
-    "Q2_K",
-    "Q3_K",
-    "Q4_K",
-    "Q5_K",
-    "Q6_K",
-    "IQ4_NL",
-    "IQ4_XS",
-    "TQ1_0",
-    "TQ2_0",
-    "MXFP4",
+FORMATS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS",
+           "TQ1_0", "TQ2_0", "MXFP4"]  # fmt: skip
+FROM_GRIDS = [
+    {"": "IQ2_XXS", "attn_v": "IQ2_XS", "ffn_down": "IQ2_S"},
+    {"": "IQ3_XXS", "ffn_down": "IQ3_S"},
+    {"": "IQ1_S", "ffn_down": "IQ1_M"},
 ]
 TOKENS = [1, 70, 200, 33, 5, 90, 41, 259, 300, 12, 64, 65, 66]
 OPS = {"embed", "rms_norm", "linear", "rope", "append", "attention", "silu_mul", "add", "outputs"}
@@ -79,6 +66,11 @@ def test_every_op_agrees_for_many_tokens(tmp_path: Path, name: str):
 def test_every_op_agrees_in_a_mix_of_formats(tmp_path: Path):
     mix = {"": "Q4_K", "attn_v": "Q6_K", "ffn_down": "Q6_K", "attn_k": "Q8_0", "token_embd": "Q5_0"}
     check(write_llama(tmp_path / "m.gguf", mix), TOKENS, threads=2, split=3)
+
+
+@pytest.mark.parametrize("formats", FROM_GRIDS, ids=["IQ2", "IQ3", "IQ1"])
+def test_every_op_agrees_where_values_come_from_grids(tmp_path: Path, formats: dict[str, str]):
+    check(write_llama(tmp_path / "m.gguf", formats), TOKENS, split=len(TOKENS) - 1)
 
 
 @pytest.mark.real_model
