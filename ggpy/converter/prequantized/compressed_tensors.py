@@ -9,6 +9,7 @@ int-quantized: weight and weight_zero_point int8. Both: weight_scale (rows, grou
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -36,8 +37,7 @@ def read_compressed_tensors(parts: Parts, config: HFConfig) -> Iterator[Quantize
         if weight is not None and weight.dtype == "I8":
             yield _int8(parts, prefix, weight, schemes)
         elif weight is not None:
-            blocks = (tuple(s["block_structure"]) for s in schemes if type(s.get("block_structure")) is list)
-            yield float_matrix(parts, prefix, ".weight_scale", next((b for b in blocks if _is_size(b)), None))
+            yield float_matrix(parts, prefix, ".weight_scale", next(filter(None, map(_block_size, schemes)), None))
     for name in [name for name in parts.left if name.rpartition(".")[2] in ("input_scale", "input_zero_point", "k_scale", "v_scale")]:
         parts.drop(name)
 
@@ -54,8 +54,14 @@ def _schemes(config: HFConfig) -> Iterator[HFConfig]:
     yield from (weights for weights in (groups.section(name).section("weights") for name in groups) if "num_bits" in weights)
 
 
-def _is_size(size: tuple) -> bool:
-    return len(size) == 2 and all(type(n) is int and 0 < n < 2**31 for n in size)
+def _block_size(scheme: HFConfig) -> tuple[int, int] | None:
+    """(rows, columns) that share a scale under the strategy "block", written [128, 128] or "128x128"."""
+    size = scheme.get("block_structure", [])
+    if type(size) is str and re.fullmatch(r"[1-9]\d{0,8}x[1-9]\d{0,8}", size, re.ASCII):
+        size = [int(n) for n in size.split("x")]
+    if type(size) is not list or len(size) not in (0, 2) or not all(type(n) is int and 0 < n < 2**31 for n in size):
+        raise scheme.refuse("block_structure", "[rows, columns]")
+    return (size[0], size[1]) if size else None
 
 
 def _packed(parts: Parts, prefix: str, schemes: list[HFConfig]) -> QuantizedMatrix:

@@ -216,11 +216,15 @@ def fp8(rng: np.random.Generator, rows: int, columns: int, *, scaled: str = "row
     for r in range(rows):
         for c in range(columns):
             values[r, c] = np.float32(decode(int(codes[r, c]))) * scales[r // size[0], c // size[1]]
-    suffix = ".weight_scale_inv" if scaled == "block" else ".weight_scale"
+    suffix = ".weight_scale_inv" if scaled == "block" and method == "fp8" else ".weight_scale"
     shape = () if scaled == "tensor" else scales.shape
     entries: Entries = {".weight": raw(f"F8_{kind}", codes.astype(np.uint8)), suffix: ("F32", shape, scales.tobytes())}
     settings: dict[str, Any] = {"quant_method": method} | ({"weight_block_size": list(size)} if scaled == "block" else {})
-    return Layer(settings if method == "fp8" else scheme("float-quantized", 8, None, "float"), entries, values)
+    if method != "fp8":
+        settings = scheme("float-quantized", 8, None, "float")
+        if scaled == "block":
+            settings["config_groups"]["group_0"]["weights"] |= {"strategy": "block", "block_structure": list(size)}
+    return Layer(settings, entries, values)
 
 
 def e4m3(code: int) -> float:

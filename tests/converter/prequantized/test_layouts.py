@@ -62,6 +62,12 @@ LAYERS: dict[str, tuple[Callable[..., Layer], dict[str, Any], str, tuple[str, ..
     "fp8 blocks": (layouts.fp8, {"scaled": "block"}, "FP8 E4M3 in blocks of 16 × 32", ()),
     "fp8 e5m2": (layouts.fp8, {"kind": "E5M2"}, "FP8 E5M2", ()),
     "fp8 compressed-tensors": (layouts.fp8, {"method": "compressed-tensors"}, "FP8 E4M3", ()),
+    "fp8 compressed-tensors blocks": (
+        layouts.fp8,
+        {"method": "compressed-tensors", "scaled": "block"},
+        "FP8 E4M3 in blocks of 16 × 32",
+        (),
+    ),
 }
 COLUMNS = 96
 
@@ -160,6 +166,14 @@ def test_bytes_kept_as_other_dtypes(tmp_path: Path):
         np.testing.assert_array_equal(matrix.open()(0, 8), layer.rows)
 
 
+def test_blocks_written_as_a_word(tmp_path: Path):
+    layer = layouts.fp8(np.random.default_rng(0), 40, 96, method="compressed-tensors", scaled="block")
+    settings = dict(layer.settings)
+    block_structure("16x32")(settings, {})
+    with opened(tmp_path, settings, layer.entries) as matrix:
+        np.testing.assert_array_equal(matrix.open()(0, 40), layer.rows)
+
+
 def test_rows_that_begin_within_a_byte(tmp_path: Path):
     layer = layouts.bnb_4bit(np.random.default_rng(0), 7, 33, block=32)
     with opened(tmp_path, layer.settings, layer.entries) as matrix:
@@ -201,6 +215,11 @@ def state(without: tuple[str, ...] = (), **changes: Any) -> Change:
 
 def bytes_of_state(raw: bytes) -> Change:
     return tensor(".weight.quant_state.bitsandbytes__nf4", ("U8", (len(raw),), raw))
+
+
+def block_structure(value: Any) -> Change:
+    weights = {"num_bits": 8, "type": "float", "strategy": "block", "block_structure": value}
+    return settings(config_groups={"group_0": {"weights": weights}})
 
 
 def zeros(dtype: str, *shape: int) -> tuple[str, tuple[int, ...], bytes]:
@@ -277,6 +296,9 @@ HOSTILE: list[tuple[str, Change, str]] = [
     ("fp8 blocks", settings(weight_block_size=[16, 0]), r"weight_block_size is \[16, 0\]"),
     ("fp8 blocks", settings(weight_block_size=[16, 16]), "one per block of 16 × 16"),
     ("fp8 blocks", tensor(".weight", zeros("I8", 40, 96)), "weight is I8, expected F8_E4M3 or F8_E5M2"),
+    ("fp8 compressed-tensors blocks", block_structure("128"), "block_structure is '128', expected"),
+    ("fp8 compressed-tensors blocks", block_structure([16, 0]), r"block_structure is \[16, 0\], expected"),
+    ("fp8 compressed-tensors blocks", block_structure("16x16"), "one per block of 16 × 16"),
     ("gptq", settings(quant_method="hqq"), "quant_method is 'hqq', expected one of gptq, awq, .*; convert the float checkpoint"),
     ("gptq", settings(quant_method="gguf"), "give the .gguf file itself"),
     ("gptq", settings(quant_method="mxfp4"), "quant_method is 'mxfp4'"),

@@ -29,7 +29,7 @@ ROWS = {
     "compressed-tensors int4, asymmetric": ("packed asymmetric",),
     "compressed-tensors int8, packed": ("packed 8",),
     "compressed-tensors int8 with float32 scales": ("int8", "int8 groups"),
-    "FP8": ("fp8 rows", "fp8 tensor", "fp8 blocks", "fp8 e5m2", "fp8 compressed-tensors"),
+    "FP8": ("fp8 rows", "fp8 tensor", "fp8 blocks", "fp8 e5m2", "fp8 compressed-tensors", "fp8 compressed-tensors blocks"),
 }
 
 
