@@ -10,7 +10,7 @@ import numpy as np
 from ggpy.errors import ModelError
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.kv_cache import CacheShape
-from ggpy.runtime.rotary import Rope
+from ggpy.runtime.rotary import Rope, yarn_amplitude, yarn_factors
 
 MAX_LAYERS, MAX_HEADS, MAX_DIM = 1 << 12, 1 << 14, 1 << 20
 
@@ -85,10 +85,21 @@ def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rop
         raise ModelError(f"{file.path}: {prefix}dimension_count is {n_rot}, expected an even number")
     base = float(meta.number(prefix + "freq_base", default=10000.0, minimum=1e-3, maximum=1e12))
     kind = meta.string(prefix + "scaling.type", default="none")
-    if kind not in ("none", "linear"):
-        raise ModelError(f"{file.path}: {prefix}scaling.type is {kind!r}, supported are 'none' and 'linear'")
-    factor = float(meta.number(prefix + "scaling.factor", default=1.0, minimum=1e-6, maximum=1e6)) if kind == "linear" else 1.0
-    return Rope(head_dim, n_rot, base, pairing, 1 / factor, _factors(file, n_rot))
+    if kind not in ("none", "linear", "yarn"):
+        raise ModelError(f"{file.path}: {prefix}scaling.type is {kind!r}, supported are 'none', 'linear' and 'yarn'")
+    factor = float(meta.number(prefix + "scaling.factor", default=1.0, minimum=1e-6, maximum=1e6)) if kind != "none" else 1.0
+    factors = _factors(file, n_rot)
+    if kind != "yarn":
+        return Rope(head_dim, n_rot, base, pairing, 1 / factor, factors)
+    if factors is not None:
+        raise ModelError(
+            f"{file.path}: tensor rope_freqs.weight and {prefix}scaling.type 'yarn' both scale frequencies, expected one of them"
+        )
+    trained = int(meta.integer(prefix + "scaling.original_context_length", minimum=1, maximum=1 << 31))
+    fast = float(meta.number(prefix + "scaling.yarn_beta_fast", default=32.0, minimum=1e-3, maximum=1e6))
+    slow = float(meta.number(prefix + "scaling.yarn_beta_slow", default=1.0, minimum=1e-3, maximum=1e6))
+    amplitude = yarn_amplitude(factor) * float(meta.number(prefix + "scaling.attn_factor", default=1.0, minimum=1e-3, maximum=1e3))
+    return Rope(head_dim, n_rot, base, pairing, 1.0, yarn_factors(n_rot, base, factor, trained, fast, slow), amplitude)
 
 
 def _factors(file: GGUFFile, n_rot: int) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ggpy.arch.hf_config import HFConfig
+from ggpy.runtime.rotary import yarn_amplitude
 
 _THETA_DEFAULT = 10000.0  # LlamaConfig's own, for configs older than the key
 
@@ -46,24 +47,26 @@ def scaling_metadata(settings: RopeSettings, context_length: int) -> dict[str, A
         case "linear":
             return {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.number("factor", above=0)}
         case "yarn":
-            values: dict[str, Any] = {"rope.scaling.type": "yarn", "rope.scaling.factor": scaling.number("factor", above=0)}
-            values["rope.scaling.original_context_length"] = scaling.integer("original_max_position_embeddings", context_length)
-            for key, name in _YARN_OPTIONS.items():
-                if key in scaling:
-                    values[f"rope.scaling.{name}"] = scaling.number(key)
-            return values
+            return _yarn_metadata(scaling, context_length)
         case _:
             key = "rope_type" if "rope_type" in scaling else "type"
             raise scaling.refuse(key, "one of default, linear, dynamic, yarn, llama3")
 
 
-_YARN_OPTIONS = {
-    "extrapolation_factor": "yarn_ext_factor",
-    "attention_factor": "yarn_attn_factor",
-    "attn_factor": "yarn_attn_factor",
-    "beta_fast": "yarn_beta_fast",
-    "beta_slow": "yarn_beta_slow",
-}
+def _yarn_metadata(scaling: HFConfig, context_length: int) -> dict[str, Any]:
+    """YaRN's keys. A file has its amplitude as a multiple of 0.1 ln(factor) + 1, a config.json as a whole."""
+    for key, only in (("truncate", True), ("mscale", None), ("mscale_all_dim", None)):
+        if key in scaling and scaling[key] is not only:
+            raise scaling.refuse(key, "true" if only else "nothing: GGUF has no key for it in this architecture")
+    factor = scaling.number("factor", above=0)
+    values: dict[str, Any] = {"rope.scaling.type": "yarn", "rope.scaling.factor": factor}
+    values["rope.scaling.original_context_length"] = scaling.integer("original_max_position_embeddings", context_length)
+    for key in ("beta_fast", "beta_slow"):
+        if key in scaling:
+            values[f"rope.scaling.yarn_{key}"] = scaling.number(key, above=0)
+    if "attention_factor" in scaling:
+        values["rope.scaling.attn_factor"] = scaling.number("attention_factor", above=0) / yarn_amplitude(factor)
+    return values
 
 
 def llama3_frequency_factors(settings: RopeSettings, head_dim: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 Words: 0 x (tokens, k) float32, 1 weight (k) float32, 2 out, 3 k, 4 address of the token count, 5 eps as float32 bits, 6 scratch,
 7 scratch bytes per thread (4 k; unused by `rms_norm`), 8 address of the claim counter, 9 bytes from
-one thread's own `out` to the next for a single token that every thread does for itself, else 0 (not of `rms_norm`).
+one thread's own `out` to the next for a single token that every thread does for itself, else 0 (not of `rms_norm`). `rms_norm_heads`: 0 x
+(tokens, heads, k), 1 to 5 as above, 6 heads, 7 address of the claim counter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from ggpy.kernels.options import inline, kernel
 from ggpy.simd.arithmetic import fma, square_root, sum_f32
 from ggpy.simd.memory import load_f32, load_f32x16, load_i64, store_f32, store_f32x16
 from ggpy.simd.vectors import constant, f32x16, splat
+
+HEADS = 16  # heads that a thread takes at a time, at least: about a microsecond
 
 _zero, _all = constant(f32x16, 0.0), splat(f32x16)
 
@@ -49,6 +52,18 @@ def rms_norm(args, ith, crew):
             return
         for token in range(first, last):
             rms_norm_row(x + 4 * k * token, weight, out + 4 * k * token, k, eps)
+
+
+@kernel
+def rms_norm_heads(args, ith, crew):
+    x, weight, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    units, eps, counter = load_i64(load_i64(args + 32)) * load_i64(args + 48), load_f32(args + 40), load_i64(args + 56)
+    while True:
+        first, last = claim(counter, crew, units, HEADS, units)
+        if first == last:
+            return
+        for unit in range(first, last):
+            rms_norm_row(x + 4 * k * unit, weight, out + 4 * k * unit, k, eps)
 
 
 @inline

@@ -1,7 +1,8 @@
 """From recorded ops to kernel calls: which kernel does each op, what it reads and writes, and which ops melt into one.
 
 Fused, where the recorded graph allows it: a norm or SwiGLU with the quantization of the activations it feeds; a product with the sum that
-takes its result; the rotation of keys with their storage. `fuse=False` keeps every op apart so that each can be compared on its own.
+takes its result; the rotation of keys with their storage, and of heads with their norm. `fuse=False` keeps every op apart so that each can
+be compared on its own.
 """
 
 from __future__ import annotations
@@ -151,6 +152,13 @@ class Lowering:
         self._call(weight.format.name.lower(), "embed", words, [], [out], scratch_bytes(weight.format.name, weight.cols, 0), op)
 
     def _rms_norm(self, op: Op) -> None:
+        weight, x = op.params["weight"], op.inputs[0]
+        if weight.cols != x.width:
+            if not self._is_normed_when_turned(op):
+                source, out = self._buffer(x), self._buffer(op.outputs[0])
+                words = (source, weight, out, weight.cols, Word("count"), float(op.params["eps"]), x.width // weight.cols, Word("counter"))
+                self._call("norm", "rms_norm_heads", words, [source], [out], op=op)
+            return
         self._into_activations("norm", op, (self._buffer(op.inputs[0]), op.params["weight"]), (float(op.params["eps"]),))
 
     def _silu_mul(self, op: Op) -> None:
@@ -182,10 +190,21 @@ class Lowering:
         if self._is_turned_when_stored(op):
             return
         rope: Rope = op.params["rope"]
-        x, y = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
-        self._call(
-            "rope", "rope", (x, y, op.inputs[0].width // rope.head_dim, rope.head_dim, *self._turn(rope), Word("counter")), [x], [y], op=op
-        )
+        value, norm = self._norm_before(op.inputs[0])
+        x, y = self._buffer(value), self._buffer(op.outputs[0])
+        words = (x, y, value.width // rope.head_dim, rope.head_dim, *self._turn(rope), Word("counter"), *norm)
+        self._call("rope", "rope", words, [x], [y], op=op)
+
+    def _is_normed_when_turned(self, norm: Op) -> bool:
+        consumers = self._consumers[norm.outputs[0]]
+        return self.fuse and len(consumers) == 1 and consumers[0].name == "rope"
+
+    def _norm_before(self, x: Value) -> tuple[Value, tuple[object, ...]]:
+        """What a rotation reads, and the weight and eps of the norm that it does first: those of `x`, or none."""
+        made = self._made[x]
+        if made.name == "rms_norm" and made.params["weight"].cols != x.width and self._is_normed_when_turned(made):
+            return made.inputs[0], (made.params["weight"], float(made.params["eps"]))
+        return x, (0, 0)
 
     def _is_turned_when_stored(self, op: Op) -> bool:
         consumers = self._consumers[op.outputs[0]]
@@ -197,9 +216,10 @@ class Lowering:
     def _append(self, op: Op) -> None:
         layer, (keys, values) = op.params["layer"], op.inputs
         turn: tuple[object, ...] = (0, 0, 0, 0, Word("count"))
+        norm: tuple[object, ...] = (0, 0)
         rotation = self._made[keys]
         if rotation.name == "rope" and self._is_turned_when_stored(rotation):
-            keys, turn = rotation.inputs[0], self._turn(rotation.params["rope"])
+            (keys, norm), turn = self._norm_before(rotation.inputs[0]), self._turn(rotation.params["rope"])
         k, v = self._buffer(keys), self._buffer(values)
         key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
         words = (
@@ -217,7 +237,7 @@ class Lowering:
         self._call(
             "rope",
             "append",
-            (*words, Word("scratch_bytes"), Word("counter")),
+            (*words, Word("scratch_bytes"), Word("counter"), *norm),
             [k, v],
             [key_cache, value_cache],
             4 * self.shape.head_dim,

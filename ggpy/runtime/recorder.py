@@ -67,7 +67,9 @@ class Recorder:
         return self.emit("embed", (), (weight.cols,), weight=weight)[0]
 
     def rms_norm(self, x: Value, weight: Weight, eps: float) -> Value:
-        """x / sqrt(mean(x^2) + eps) * weight, per token."""
+        """x / sqrt(mean(x^2) + eps) * weight, per token; per head where the weight has the width of one."""
+        if x.width % weight.cols:
+            raise ValueError(f"rms_norm: a weight of {weight.cols} values does not fit heads of {x.width}")
         return self.emit("rms_norm", (x,), (x.width,), weight=weight, eps=eps)[0]
 
     def linear(self, x: Value, *weights: Weight) -> Any:

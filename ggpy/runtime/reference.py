@@ -43,8 +43,9 @@ class ReferenceOps:
         return dequantize(weight.data[self.tokens], weight.format)
 
     def rms_norm(self, x: np.ndarray, weight: Weight, eps: float) -> np.ndarray:
-        mean = np.mean(x.astype(np.float64) ** 2, axis=1, keepdims=True)
-        return (x / np.sqrt(mean + eps)).astype(np.float32) * dense(weight)
+        heads = x.reshape(len(x), -1, weight.cols)
+        mean = np.mean(heads.astype(np.float64) ** 2, axis=-1, keepdims=True)
+        return ((heads / np.sqrt(mean + eps)).astype(np.float32) * dense(weight)).reshape(x.shape)
 
     def linear(self, x: np.ndarray, *weights: Weight) -> Any:
         results = tuple(x @ dense(w).T if w.bias is None else x @ dense(w).T + w.bias for w in weights)

@@ -107,7 +107,7 @@ def test_rope_turns_the_pairs_of_either_pairing(pairing: int, head_dim: int, n_r
     rope = Rope(head_dim, n_rot, 10000.0, pairing, factors=np.linspace(1, 4, n_rot // 2, dtype=np.float32))
     x, out = normal(5, 3 * head_dim), aligned((5, 3 * head_dim))
     cosines, sines = rope.tables(np.arange(100, 105))
-    call("rope", "rope", x, out, 3, head_dim, n_rot, pairing, cosines, sines, count(5), count(0), threads=2)
+    call("rope", "rope", x, out, 3, head_dim, n_rot, pairing, cosines, sines, count(5), count(0), 0, 0.0, threads=2)
     complex_pairs = x.reshape(5, 3, head_dim)[..., :n_rot]
     a, b = (complex_pairs[..., ::2], complex_pairs[..., 1::2]) if pairing == INTERLEAVED else np.split(complex_pairs, 2, -1)
     angle = np.arange(100, 105)[:, None] * 10000.0 ** (-np.arange(0, n_rot, 2) / n_rot) / np.linspace(1, 4, n_rot // 2, dtype=np.float32)
@@ -141,7 +141,7 @@ def filled_cache(segments: Segments, kv_heads: int, head_dim: int, positions: in
         where = places(part)
         keys, values = (normal(len(where), kv_heads * head_dim, seed=seed + s) for s in (0, 10))
         words = (keys, values, kv_heads, head_dim, 0, 0, 0, 0, count(len(where)), where, cache.keys[0], cache.values[0], cache.positions,
-                 scratch, scratch.shape[1], count(0))  # fmt: skip
+                 scratch, scratch.shape[1], count(0), 0, 0.0)  # fmt: skip
         call("rope", "append", *words, threads=2)
         for i, (slot, position) in enumerate(where):
             stored = [part[position].reshape(-1) for part in cache.read(0, position + 1, slot)]
@@ -274,7 +274,7 @@ def test_keys_are_turned_as_they_are_stored():
     rope, cache = Rope(32, 32, 500000.0, HALVES), KVCache(CacheShape(1, 2, 32), 64)
     keys, values, turned, scratch = normal(5, 64), normal(5, 64, seed=1), aligned((5, 64)), aligned((2, 128), np.uint8)
     cosines, sines = rope.tables(np.arange(7, 12))
-    call("rope", "rope", keys, turned, 2, 32, 32, HALVES, cosines, sines, count(5), count(0))
+    call("rope", "rope", keys, turned, 2, 32, 32, HALVES, cosines, sines, count(5), count(0), 0, 0.0)
     words = (
         keys,
         values,
@@ -292,6 +292,8 @@ def test_keys_are_turned_as_they_are_stored():
         scratch,
         128,
         count(0),
+        0,
+        0.0,
     )
     call("rope", "append", *words, threads=2)
     assert np.array_equal(cache.read(0, 12)[0][7:].reshape(5, 64), turned.astype(np.float16).astype(np.float32))

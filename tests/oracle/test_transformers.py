@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ggpy
 
+from .tiny_checkpoints import write_checkpoint
+
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 TEXT = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # the peers' own deprecations
 
@@ -31,6 +35,24 @@ def check(checkpoint: Path, gguf: Path) -> None:
     ours, theirs = model.logits(ids), transformers_logits(checkpoint, ids)
     assert np.abs(ours - theirs).max() < 0.01 * theirs.std()
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
+
+
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {"attention_bias": True, "mlp_bias": True}),
+    "llama, yarn": ("Llama", {"rope_parameters": YARN}),
+    "llama, yarn with a factor of its own": ("Llama", {"rope_parameters": YARN | {"attention_factor": 1.3, "beta_fast": 16.0}}),
+    "mistral": ("Mistral", {"head_dim": 24, "sliding_window": None}),
+    "qwen2": ("Qwen2", {}),
+    "qwen2, tied": ("Qwen2", {"tie_word_embeddings": True}),
+    "qwen3": ("Qwen3", {"head_dim": 24}),
+    "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
+}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_tiny_checkpoints_of_every_architecture(name: str, tmp_path: Path):
+    kind, changes = ARCHITECTURES[name]
+    check(write_checkpoint(tmp_path / "checkpoint", kind, **changes), tmp_path / "model.gguf")
 
 
 def test_stories260k(shared: Path, tmp_path: Path):

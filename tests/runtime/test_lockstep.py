@@ -21,6 +21,12 @@ FROM_GRIDS = [
     {"": "IQ1_S", "ffn_down": "IQ1_M"},
 ]
 TOKENS = [1, 70, 200, 33, 5, 90, 41, 259, 300, 12, 64, 65, 66]
+YARN = {
+    "rope.scaling.type": "yarn",
+    "rope.scaling.factor": 4.0,
+    "rope.scaling.original_context_length": 64,
+    "rope.scaling.attn_factor": 1.5,
+}
 OPS = {"embed", "rms_norm", "linear", "rope", "append", "attention", "silu_mul", "add", "outputs"}
 
 
@@ -49,8 +55,11 @@ def test_every_op_agrees(tmp_path: Path, name: str):
         {"d_model": 64, "d_ff": 172, "heads": 8, "kv_heads": 4},
         {"heads": 6, "kv_heads": 1, "head_dim": 40},
         {"heads": 2, "kv_heads": 2, "head_dim": 128, "layers": 1},
+        {"architecture": "qwen2", "biases": True},
+        {"architecture": "qwen3", "heads": 6, "kv_heads": 2, "head_dim": 40},
+        {"extra": YARN},
     ],
-    ids=lambda changes: " ".join(changes),
+    ids=lambda changes: " ".join(str(changes.get("architecture", key)) for key in changes),
 )
 def test_every_op_agrees_in_other_shapes(tmp_path: Path, changes: dict):
     check(write_llama(tmp_path / "m.gguf", "F16", **changes), TOKENS, threads=2)
@@ -80,9 +89,11 @@ def test_every_op_of_the_real_model_agrees(smollm2_gguf: Path):
     check(smollm2_gguf, ids, split=11)
 
 
-@pytest.mark.parametrize("name", ["F32", "Q4_K", "Q8_0"])
-def test_fused_equals_unfused_and_threads_change_nothing(tmp_path: Path, name: str):
-    with loaded(write_llama(tmp_path / "m.gguf", name)) as model:
+@pytest.mark.parametrize(
+    ("name", "settings"), [("F32", {}), ("Q4_K", {}), ("Q8_0", {}), ("Q8_0", {"architecture": "qwen3"}), ("F16", {"architecture": "qwen2"})]
+)
+def test_fused_equals_unfused_and_threads_change_nothing(tmp_path: Path, name: str, settings: dict):
+    with loaded(write_llama(tmp_path / "m.gguf", name, **settings)) as model:
         for tokens in (TOKENS, (TOKENS * 3)[: BF16_FROM + 3]):
             plain = model.program(fuse=False).run(tokens, 0, len(tokens)).copy()
             for threads in (1, 2, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ SHAPE = {"layers": 2, "d_model": 256, "d_ff": 512, "heads": 4, "kv_heads": 2, "v
 
 
 def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0, *, biases: bool = False, tied: bool = True,
-                factors: bool = False, head_dim: int | None = None, **changes: int) -> Path:  # fmt: skip
-    """A llama file with random weights. formats: one for all matrices, or by the part before `.weight` ("attn_q"), default "".
+                factors: bool = False, head_dim: int | None = None, architecture: str = "llama", extra: Mapping[str, object] | None = None,
+                **changes: int) -> Path:  # fmt: skip
+    """A llama file with random weights, or one of an architecture with almost its graph. formats: one for all matrices, or by the part
+    before `.weight` ("attn_q"), default "". extra: more metadata, without the prefix.
 
     changes: of SHAPE.
     """
@@ -44,13 +47,15 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
                 add(f"blk.{i}.{part}.bias", rng.normal(0, 0.1, rows), BLOCKS["F32"])
         for part in ("attn_norm", "ffn_norm"):
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
+        for part in ("attn_q_norm", "attn_k_norm") if architecture == "qwen3" else ():
+            add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, dim), BLOCKS["F32"])
     add("output_norm.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
     if not tied:
         matrix("output", shape["vocab"], d)
     if factors:
         add("rope_freqs.weight", rng.uniform(1, 8, dim // 2), BLOCKS["F32"])
     with GGUFWriter(path, force=True) as writer:
-        write_metadata(writer, shape, dim)
+        write_metadata(writer, shape, dim, architecture, extra or {})
         for name, (data, fmt) in tensors.items():
             cols = data.shape[-1] // fmt.block_bytes * fmt.block_values if data.dtype == np.uint8 else data.shape[-1]
             writer.add_tensor(name, (*data.shape[:-1], cols), fmt)
@@ -78,16 +83,18 @@ def encoded(values: np.ndarray, fmt: BlockFormat) -> np.ndarray:
     return random_fields(fmt, len(blocks), np.random.default_rng(len(values)), 2e-3).reshape(len(values), -1)
 
 
-def write_metadata(writer: GGUFWriter, shape: dict[str, int], dim: int) -> None:
-    writer.add("general.architecture", "llama")
+def write_metadata(writer: GGUFWriter, shape: dict[str, int], dim: int, prefix: str, extra: Mapping[str, object]) -> None:
+    writer.add("general.architecture", prefix)
     for key, value in {
         "block_count": shape["layers"], "context_length": shape["context"], "embedding_length": shape["d_model"],
         "feed_forward_length": shape["d_ff"], "attention.head_count": shape["heads"], "attention.head_count_kv": shape["kv_heads"],
         "attention.key_length": dim, "attention.value_length": dim, "rope.dimension_count": dim, "vocab_size": shape["vocab"],
     }.items():  # fmt: skip
-        writer.add(f"llama.{key}", value, ValueType.UINT32)
-    writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add("llama.rope.freq_base", 10000.0)
+        writer.add(f"{prefix}.{key}", value, ValueType.UINT32)
+    writer.add(f"{prefix}.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add(f"{prefix}.rope.freq_base", 10000.0)
+    for key, value in extra.items():
+        writer.add(f"{prefix}.{key}", value)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
     tokens += [f"<unused{i}>" for i in range(shape["vocab"] - len(tokens))]
     types = [2, 3, 3, *[6] * 256] + [5] * (shape["vocab"] - 259)

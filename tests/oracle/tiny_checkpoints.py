@@ -1,0 +1,41 @@
+"""Tiny random checkpoints that transformers makes: one of each architecture, with the tokenizer of the demo model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ggpy
+
+DEMO = Path(ggpy.__file__).parent / "demo"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json")
+SIZES: dict[str, Any] = {
+    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+
+
+def write_checkpoint(folder: Path, kind: str, **changes: Any) -> Path:
+    """A checkpoint of transformers' `{kind}Config` and `{kind}ForCausalLM`; random biases and norms, too. Skips without the library."""
+    torch, transformers = (
+        pytest.importorskip(name, reason=f"{name} is not installed (pip install -e '.[oracle]')") for name in ("torch", "transformers")
+    )
+    vocabulary = json.loads((DEMO / "config.json").read_text(encoding="utf-8"))["vocab_size"]
+    config = getattr(transformers, f"{kind}Config")(**{"vocab_size": vocabulary, **SIZES, **changes})
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    with torch.no_grad():
+        for name, values in model.named_parameters():
+            if values.ndim == 1:
+                values.add_(0.2 * torch.randn_like(values))
+            else:
+                values.copy_(torch.randn_like(values) * (1.0 if "embed" in name else 1.5 / values.shape[-1] ** 0.5))
+    model.save_pretrained(folder, safe_serialization=True)
+    for name in TOKENIZER_FILES:
+        if (DEMO / name).exists():
+            shutil.copy(DEMO / name, folder / name)
+    return folder
