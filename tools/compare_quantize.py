@@ -8,7 +8,10 @@ INPUT; one in memory keeps the disk out of it). MB/s are of INPUT. ggpy-convert 
 `--ggpy-args=--no-verify` leaves it out. Both write the same bytes, which is checked. Shape 1b-layers is 96 % Q4_K as q4_k_s.
 
 Encoders alone: float32 in memory, one format throughout, MB/s of float32; llama.cpp's is called in the library beside the binary, half
-the rows on each thread as llama-quantize does it. Both take turns; ratios are medians of rounds, with the smallest and largest.
+the rows on each thread as llama-quantize does it. Both take turns; ratios are medians of rounds, with the smallest and largest. Any
+formats, without INPUT, and with importance where bytes depend on it:
+
+    python tools/compare_quantize.py --llama-quantize PATH --formats Q4_K,IQ4_NL [--importance] [--threads 2]
 """
 
 from __future__ import annotations
@@ -70,13 +73,16 @@ def compare_programs(args: argparse.Namespace, type: str) -> tuple[dict[str, lis
         return times, same_tensors(ours, theirs)
 
 
-def ggml_quantize(library: ctypes.CDLL, block_format: BlockFormat, values: np.ndarray, out: np.ndarray, threads: int) -> None:
+def ggml_quantize(
+    library: ctypes.CDLL, block_format: BlockFormat, values: np.ndarray, out: np.ndarray, threads: int, importance: np.ndarray | None
+) -> None:
     """llama.cpp's encoder, a share of the rows on each thread."""
     rows, cols = values.shape
+    weights = None if importance is None else importance.ctypes.data
     bounds = [rows * i // threads for i in range(threads + 1)]
 
     def share(first: int, last: int) -> None:
-        library.ggml_quantize_chunk(block_format.ggml_type, values.ctypes.data, out.ctypes.data, first * cols, last - first, cols, None)
+        library.ggml_quantize_chunk(block_format.ggml_type, values.ctypes.data, out.ctypes.data, first * cols, last - first, cols, weights)
 
     workers = [threading.Thread(target=share, args=pair) for pair in pairwise(bounds)]
     for worker in workers:
@@ -88,10 +94,11 @@ def ggml_quantize(library: ctypes.CDLL, block_format: BlockFormat, values: np.nd
 def compare_encoders(args: argparse.Namespace, library: ctypes.CDLL, block_format: BlockFormat) -> tuple[dict[str, list[float]], bool]:
     """Seconds of each round, and whether both made the same bytes."""
     values = np.random.default_rng(0).standard_normal((ROWS, COLS), dtype=np.float32) * np.float32(0.02)
+    importance = np.random.default_rng(1).exponential(size=COLS).astype(np.float32) if args.importance else None
     ours, theirs = (np.empty((ROWS, block_format.row_bytes(COLS)), np.uint8) for _ in NAMES)
     encoders = {
-        "ggpy": lambda: encode_rows(values, block_format, args.threads, ours),
-        "llama.cpp": lambda: ggml_quantize(library, block_format, values, theirs, args.threads),
+        "ggpy": lambda: encode_rows(values, block_format, args.threads, ours, importance),
+        "llama.cpp": lambda: ggml_quantize(library, block_format, values, theirs, args.threads, importance),
     }
     times: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(args.rounds + 1):
@@ -123,7 +130,7 @@ def row(name: str, times: dict[str, list[float]], equal: bool, n_bytes: float) -
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("input", type=Path, metavar="INPUT.gguf")
+    parser.add_argument("input", type=Path, nargs="?", metavar="INPUT.gguf")
     parser.add_argument("--llama-quantize", type=Path, required=True, metavar="PATH")
     parser.add_argument("--types", default="q4_k_s,q6_k,q8_0", help="as ggpy-convert's -t (default: q4_k_s,q6_k,q8_0)")
     parser.add_argument("--threads", type=int, default=2)
@@ -131,27 +138,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--scratch", type=Path, metavar="DIR", help="where outputs are written and removed (default: beside INPUT)")
     parser.add_argument("--ggpy-args", type=str.split, default=[], metavar="ARGS", help="passed on to ggpy-convert")
     parser.add_argument("--no-encoders", action="store_true", help="only whole programs")
+    parser.add_argument("--formats", type=lambda names: names.split(","), help="block formats of the encoders alone; no whole programs")
+    parser.add_argument("--importance", action="store_true", help="encoders alone: with importance")
     args = parser.parse_args(argv)
-    if not args.input.is_file():
+    if args.formats:
+        if unknown := [name for name in args.formats if name not in BLOCKS]:
+            parser.error(f"no block format {unknown[0]}")
+        formats, recipes = args.formats, {}
+    elif args.input is None:
+        parser.error("say which INPUT.gguf, or --formats")
+    elif not args.input.is_file():
         parser.error(f"no file {args.input}")
-    try:
-        recipes = {type: find_recipe(type) for type in args.types.split(",")}
-    except GGPyError as error:
-        parser.error(str(error))
+    else:
+        try:
+            recipes = {type: find_recipe(type) for type in args.types.split(",")}
+        except GGPyError as error:
+            parser.error(str(error))
+        formats = list(dict.fromkeys(recipe.default for recipe in recipes.values()))
     library = None if args.no_encoders else load_library(args.llama_quantize)
 
     columns = ["ggpy, MB/s", "llama.cpp, MB/s", "ratio", "bytes"]
-    size, rows = args.input.stat().st_size, []
-    for type in recipes:
-        print(f"{type}: {args.rounds} rounds of both programs", file=sys.stderr, flush=True)
-        rows.append(row(type, *compare_programs(args, type), size))
-    print(f"{args.input.name}, {size / 1e6:.0f} MB, {args.threads} threads, {args.rounds} rounds: whole programs\n")
-    print(markdown(["type", *columns], rows))
+    if recipes:
+        size, rows = args.input.stat().st_size, []
+        for type in recipes:
+            print(f"{type}: {args.rounds} rounds of both programs", file=sys.stderr, flush=True)
+            rows.append(row(type, *compare_programs(args, type), size))
+        print(f"{args.input.name}, {size / 1e6:.0f} MB, {args.threads} threads, {args.rounds} rounds: whole programs\n")
+        print(markdown(["type", *columns], rows))
     if library:
-        rows = []
-        for name in dict.fromkeys(recipe.default for recipe in recipes.values()):
-            rows.append(row(name, *compare_encoders(args, library, BLOCKS[name]), 4 * ROWS * COLS))
-        print(f"\n{ROWS} × {COLS} float32 in memory, {args.threads} threads, {args.rounds} rounds: encoders alone\n")
+        rows = [row(name, *compare_encoders(args, library, BLOCKS[name]), 4 * ROWS * COLS) for name in formats]
+        how = f"{args.threads} threads, {args.rounds} rounds: encoders alone{', with importance' if args.importance else ''}"
+        print(f"\n{ROWS} × {COLS} float32 in memory, {how}\n")
         print(markdown(["format", *columns], rows))
 
 

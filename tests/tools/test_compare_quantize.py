@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -74,9 +75,39 @@ def test_rows_are_divided_among_threads():
         def ggml_quantize_chunk(self, *arguments: object) -> None:
             calls.append(arguments)
 
-    compare_quantize.ggml_quantize(Library(), fmt, values, out, 2)  # pyright: ignore[reportArgumentType]
+    compare_quantize.ggml_quantize(Library(), fmt, values, out, 2, None)  # pyright: ignore[reportArgumentType]
     addresses = (values.ctypes.data, out.ctypes.data)
     assert sorted(calls) == [(8, *addresses, 0, 3, 64, None), (8, *addresses, 192, 4, 64, None)]
+    importance = np.ones(64, np.float32)
+    compare_quantize.ggml_quantize(Library(), fmt, values, out, 1, importance)  # pyright: ignore[reportArgumentType]
+    assert calls[2:] == [(8, *addresses, 0, 7, 64, importance.ctypes.data)]
+
+
+def test_encoders_get_the_same_importance(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(compare_quantize, "ROWS", 3)
+    monkeypatch.setattr(compare_quantize, "COLS", 256)
+    fmt, seen = BLOCKS["Q4_0"], []
+
+    def encode_weighted(library, fmt, values, out, threads, importance):
+        assert fmt.encode_weighted is not None
+        out[:] = fmt.encode_weighted(values, importance)
+        seen.append(importance)
+
+    monkeypatch.setattr(compare_quantize, "ggml_quantize", encode_weighted)
+    args = argparse.Namespace(importance=True, threads=1, rounds=1)
+    times, equal = compare_quantize.compare_encoders(args, None, fmt)  # pyright: ignore[reportArgumentType]
+    assert equal and len(times["ggpy"]) == len(times["llama.cpp"]) == 1 and seen[0].shape == (256,)
+
+
+def test_what_is_to_be_compared_must_be_there(capsys: pytest.CaptureFixture[str]):
+    for arguments, message in (
+        ([], "say which INPUT.gguf, or --formats"),
+        (["nowhere.gguf"], "no file nowhere.gguf"),
+        (["--formats", "Q9"], "no block format Q9"),
+    ):
+        with pytest.raises(SystemExit):
+            compare_quantize.main([*arguments, "--llama-quantize", "x"])
+        assert message in capsys.readouterr().err
 
 
 def test_ratios_are_of_speeds():
