@@ -37,14 +37,15 @@ def shown_progress() -> Iterator[tuple[Callable[[Progress], None], Callable[[str
         TextColumn("{task.fields[what]}"),
     )
     with Bars(*columns, console=console, transient=True) as bars:
-        tasks, paces = {}, {}
+        stage, task, pace = "", bars.add_task("read", total=None, what="", pace=""), None
 
         def show(progress: Progress) -> None:
-            if progress.stage not in tasks:
-                tasks[progress.stage] = bars.add_task(progress.stage, total=progress.total, what="", pace="")
-                paces[progress.stage] = _Pace(progress)
-            pace = paces[progress.stage].after(progress)
-            bars.update(tasks[progress.stage], completed=progress.done, what=printable(progress.what, 40), pace=pace)
+            nonlocal stage, task, pace
+            if progress.stage != stage or pace is None:  # one line, of the stage that is under way
+                bars.remove_task(task)
+                stage, pace = progress.stage, _Pace(progress)
+                task = bars.add_task(stage, total=progress.total, what="", pace="")
+            bars.update(task, completed=progress.done, what=printable(progress.what, 40), pace=pace.after(progress))
 
         yield show, lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True)
 
