@@ -105,9 +105,10 @@ def superblock_kernels(values, words=None, *, block_bytes: int, group: int = 32,
 
     @inline
     def finish(first, second, low):
-        if center != 0:
-            low = low * centers()
-        both = sum_halves(_both(_lower(first) + _upper(first), _lower(second) + _upper(second)) - low)
+        both = _both(_lower(first) + _upper(first), _lower(second) + _upper(second))
+        if has_min or center != 0:
+            both = both - (low if has_min else low * centers())
+        both = sum_halves(both)
         return _lane(both, 0), _lane(both, 8)
 
     @inline
