@@ -8,10 +8,14 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ggpy.cli.common import command_parser, positive_int, run_command
 from ggpy.cli.progress import shown_progress
 from ggpy.errors import GGPyError, printable
+
+if TYPE_CHECKING:
+    from ggpy.converter import Report
 
 VERIFY = ("full", "bytes", "none")  # as ggpy.converter.options has them, which is not imported for --help
 
@@ -58,13 +62,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-verify", dest="verify", action="store_const", const="none", help="the same as --verify none")
     parser.add_argument("--allow-uncertified", action="store_true", help="keep a file that predicts something else than its source")
+    parser.add_argument("--card", metavar="FILE", help="write a model card: source, command, sizes by type, certificate, checksum")
+    parser.add_argument("--push", metavar="OWNER/REPO", help="upload the file with its card and manifest to a Hub repository")
+    parser.add_argument("--perplexity", metavar="TEXT", help="a text file to measure perplexity on, for the card")
     parser.add_argument("--json", action="store_true", help="write the summary as JSON, with every tensor")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(_convert, build_parser().parse_args(argv))
+    args = build_parser().parse_args(argv)
+    args.arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(_convert, args)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -72,6 +81,7 @@ def _convert(args: argparse.Namespace) -> None:
     from ggpy.converter.hub import find_source
     from ggpy.converter.lora import is_adapter
 
+    _check_card(args)
     source = find_source(args.src)
     if is_adapter(source):
         return _convert_adapter(source, args)
@@ -95,6 +105,8 @@ def _convert(args: argparse.Namespace) -> None:
             on_progress=on_progress,
             on_warning=lambda line: say(f"{args.prog}: warning: {printable(line, 2000)}"),
         )
+    if args.card or args.push:
+        _write_card(args, report, source)
     if args.json:
         json.dump(report.to_json(), sys.stdout, indent=2, allow_nan=False)
         print()
@@ -129,3 +141,37 @@ def _weighted(text: str) -> tuple[Path, float]:
     if not math.isfinite(value):
         raise GGPyError(f"--lora {printable(text)}: weight '{printable(weight, 40)}' is not a finite number")
     return Path(name), value
+
+
+def _check_card(args: argparse.Namespace) -> None:
+    """Refuse before the work what would fail after it."""
+    if args.push:
+        from ggpy.mend.card import check_repository
+
+        check_repository(args.push)
+    if args.perplexity and not (args.card or args.push):
+        raise GGPyError("--perplexity is for the card: give --card or --push, or use ggpy-eval")
+    if args.perplexity and not Path(args.perplexity).is_file():
+        raise GGPyError(f"{printable(args.perplexity)}: no such text file")
+    if args.card and Path(args.card).exists() and not args.force:
+        raise GGPyError(f"{printable(args.card)}: exists already; name another card, or replace it with --force")
+
+
+def _write_card(args: argparse.Namespace, report: Report, source: Path) -> None:
+    from ggpy.mend.card import manifest, push, render_card
+
+    measured = _perplexity(report.path, Path(args.perplexity)) if args.perplexity else None
+    made = manifest(report, args.src, source, args.arguments, measured)
+    if args.card:
+        Path(args.card).write_text(render_card(made), encoding="utf-8")
+    if args.push:
+        print(f"{args.prog}: pushed to {printable(push(made, args.push, force=args.force))}", file=sys.stderr)
+
+
+def _perplexity(path: Path, text: Path) -> tuple[str, float, float]:
+    import ggpy
+    from ggpy.evaluate import evaluate
+
+    with ggpy.load(path) as model:
+        found = evaluate(model, text.read_text(encoding="utf-8"), context=min(512, model.context))
+    return text.name, found.perplexity, found.perplexity_error
