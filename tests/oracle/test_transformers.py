@@ -29,7 +29,8 @@ def transformers_logits(checkpoint: Path, ids: list[int]) -> np.ndarray:
 
 def check(checkpoint: Path, gguf: Path) -> None:
     """ggpy keeps keys and values in float16, transformers in float32: that is the difference left."""
-    ggpy.convert(checkpoint, gguf, type="f32")
+    report = ggpy.convert(checkpoint, gguf, type="f32")
+    assert report.certificate and report.certificate.kl < 1e-4
     model = ggpy.load(gguf, context=128)
     ids = model.tokenize(TEXT, bos=model.tokenizer.add_bos)
     ours, theirs = model.logits(ids), transformers_logits(checkpoint, ids)

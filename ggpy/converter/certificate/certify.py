@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ggpy.arch import ARCHS, Architecture, Config
+from ggpy.converter.certificate.decoders import llama, qwen2, qwen3
 from ggpy.converter.certificate.judge import judge
-from ggpy.converter.certificate.llama import llama
 from ggpy.converter.certificate.measure import Measured, measure
 from ggpy.converter.certificate.oracle import Oracle, Parameters
 from ggpy.converter.certificate.probe import TEXT_ID, Probe, probe_for
@@ -28,7 +28,13 @@ from ggpy.converter.stream import Workers
 from ggpy.errors import ModelError, printable
 from ggpy.gguf import GGUFFile, open_gguf
 
-ORACLES: dict[str, Oracle] = {"LlamaForCausalLM": llama, "LLaMAForCausalLM": llama, "MistralForCausalLM": llama}
+ORACLES: dict[str, Oracle] = {
+    "LlamaForCausalLM": llama,
+    "LLaMAForCausalLM": llama,
+    "MistralForCausalLM": llama,
+    "Qwen2ForCausalLM": qwen2,
+    "Qwen3ForCausalLM": qwen3,
+}
 """By the names that config.json's `architectures` holds."""
 
 _CHECKED_VALUES = 1 << 20

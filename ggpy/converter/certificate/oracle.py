@@ -63,29 +63,50 @@ def silu(x: Array) -> Array:
         return (x / (1 + np.exp(-x))).astype(np.float32)
 
 
-def rotate_half(x: Array, angles: NDArray[np.float64]) -> Array:
-    """Rotary embedding of heads (n, n_heads, head_dim) by angles (n, head_dim / 2), pairing i with i + head_dim / 2."""
-    cosines, sines = (f(np.concatenate([angles, angles], -1)).astype(np.float32)[:, None] for f in (np.cos, np.sin))
+def rotate_half(x: Array, angles: NDArray[np.float64], amplitude: float = 1.0) -> Array:
+    """Rotary embedding of heads (n, n_heads, head_dim) by angles (n, head_dim / 2), pairing i with i + head_dim / 2, cosines and sines
+    times `amplitude`."""
+    cosines, sines = (amplitude * f(np.concatenate([angles, angles], -1)).astype(np.float32)[:, None] for f in (np.cos, np.sin))
     first, second = np.split(x, 2, -1)
     return (x * cosines + np.concatenate([-second, first], -1) * sines).astype(np.float32)
 
 
-def rotary_frequencies(config: Mapping[str, Any], head_dim: int) -> NDArray[np.float64]:
-    """Radians per position, (head_dim / 2,): transformers' `ROPE_INIT_FUNCTIONS` for default, linear, dynamic (within the trained
-    context) and llama3. CheckpointError for others."""
+def rotary_angles(config: Mapping[str, Any], head_dim: int, positions: np.ndarray) -> tuple[NDArray[np.float64], float]:
+    """Radians (n, head_dim / 2), and what cosines and sines are multiplied by: transformers' `ROPE_INIT_FUNCTIONS` for default, linear,
+    dynamic (within the trained context), yarn and llama3. CheckpointError for others."""
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
     theta = scaling.get("rope_theta") or config.get("rope_theta") or 10000.0
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind == "linear":
-        return frequencies / scaling["factor"]
+        return positions[:, None] * frequencies / scaling["factor"], 1.0
     if kind == "llama3":
         original = scaling["original_max_position_embeddings"]
         longest, shortest = original / scaling["low_freq_factor"], original / scaling["high_freq_factor"]
-        return np.array([_llama3(f, longest, shortest, original, scaling) for f in frequencies])
-    if kind not in ("default", "none", "dynamic"):
+        frequencies = np.array([_llama3(f, longest, shortest, original, scaling) for f in frequencies])
+    elif kind == "yarn":
+        factor = scaling["factor"]
+        frequencies = _yarn(
+            frequencies, theta, scaling, scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
+        )
+        return positions[:, None] * frequencies, scaling.get("attention_factor") or (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)
+    elif kind not in ("default", "none", "dynamic"):
         raise CheckpointError(f"rotary scaling of kind {kind} is not checked yet")
-    return frequencies
+    return positions[:, None] * frequencies, 1.0
+
+
+def _yarn(frequencies: NDArray[np.float64], theta: float, scaling: Mapping[str, Any], trained: int) -> NDArray[np.float64]:
+    dim = 2 * len(frequencies)
+    fast, slow = (
+        dim * math.log(trained / (turns * 2 * math.pi)) / (2 * math.log(theta))
+        for turns in (scaling.get("beta_fast") or 32, scaling.get("beta_slow") or 1)
+    )
+    first, last = max(math.floor(fast), 0), min(math.ceil(slow), dim - 1)
+    result = np.empty_like(frequencies)
+    for i, frequency in enumerate(frequencies):
+        slowed = min(max((i - first) / (last - first if last != first else 0.001), 0), 1)
+        result[i] = slowed * frequency / scaling["factor"] + (1 - slowed) * frequency
+    return result
 
 
 def _llama3(frequency: float, longest: float, shortest: float, original: float, scaling: Mapping[str, Any]) -> float:
@@ -111,6 +132,11 @@ def attend(q: Array, k: Array, v: Array, probe: Probe, scale: float) -> Array:
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         parts.append((weights / weights.sum(-1, keepdims=True) @ values).transpose(1, 0, 2))
     return np.concatenate(parts).reshape(len(q), -1)
+
+
+def in_stored_order(x: Array) -> Array:
+    """Heads (n, n_heads, head_dim) as they are: (n, d)."""
+    return x.reshape(len(x), -1)
 
 
 def neighbouring_pairs(x: Array) -> Array:

@@ -1,0 +1,81 @@
+"""Llama, Mistral, Qwen2 and Qwen3 as transformers computes them (`modeling_llama.py` and its likes)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from ggpy.converter.certificate.oracle import (
+    Array,
+    Parameters,
+    attend,
+    in_stored_order,
+    neighbouring_pairs,
+    rms_norm,
+    rotary_angles,
+    rotate_half,
+    silu,
+)
+from ggpy.converter.certificate.probe import Probe
+from ggpy.converter.certificate.walk import EMBEDDING, HEAD, ROTATED, State
+
+
+def _decoder(
+    p: Parameters,
+    probe: Probe,
+    *,
+    qkv_bias: bool | str = False,
+    other_bias: bool | str = False,
+    head_norms: bool = False,
+    paired: bool = False,
+) -> Iterator[State]:
+    """The states of a checkpoint, see `Oracle`.
+
+    qkv_bias, other_bias: of the attention's products, always or by a key of config.json. head_norms: of each head of q and k. paired:
+    GGUF keeps rotary pairs as neighbours.
+    """
+    n_heads, eps = p.config["num_attention_heads"], p.config.get("rms_norm_eps", 1e-6)
+    n_kv_heads = p.config.get("num_key_value_heads") or n_heads
+    head_dim = p.config.get("head_dim") or p.config["hidden_size"] // n_heads
+    bias_qkv, bias_o = (bool(p.config.get(bias)) if isinstance(bias, str) else bias for bias in (qkv_bias, other_bias))
+    mlp_bias = bool(p.config.get("mlp_bias"))
+    angles, amplitude = rotary_angles(p.config, head_dim, probe.positions)
+    ordered = neighbouring_pairs if paired else in_stored_order
+
+    def heads(x: Array, n: int) -> Array:
+        return x.reshape(len(x), n, head_dim)
+
+    x = p.embedding("model.embed_tokens", probe.ids)
+    yield State(EMBEDDING, x)
+    for i in range(p.config["num_hidden_layers"]):
+        layer = f"model.layers.{i}."
+        h = rms_norm(x, p.vector(layer + "input_layernorm.weight"), eps)
+        q = heads(p.linear(h, layer + "self_attn.q_proj", bias=bias_qkv), n_heads)
+        k = heads(p.linear(h, layer + "self_attn.k_proj", bias=bias_qkv), n_kv_heads)
+        v = p.linear(h, layer + "self_attn.v_proj", bias=bias_qkv)
+        stages = {"attn_norm": h, "attn_q": ordered(q), "attn_k": ordered(k), "attn_v": v}
+        turned = "attn_q", "attn_k"
+        if head_norms:
+            q, k = (rms_norm(x, p.vector(f"{layer}self_attn.{x_norm}.weight"), eps) for x, x_norm in ((q, "q_norm"), (k, "k_norm")))
+            turned = "attn_q_norm", "attn_k_norm"
+            stages |= {turned[0]: ordered(q), turned[1]: ordered(k)}
+        turned_q, turned_k = (rotate_half(x, angles, amplitude) for x in (q, k))
+        attended = attend(turned_q, turned_k, heads(v, n_kv_heads), probe, head_dim**-0.5)
+        o = p.linear(attended, layer + "self_attn.o_proj", bias=bias_o)
+        x = x + o
+        h2 = rms_norm(x, p.vector(layer + "post_attention_layernorm.weight"), eps)
+        gate = p.linear(h2, layer + "mlp.gate_proj", bias=mlp_bias)
+        up = p.linear(h2, layer + "mlp.up_proj", bias=mlp_bias)
+        down = p.linear(silu(gate) * up, layer + "mlp.down_proj", bias=mlp_bias)
+        x = x + down
+        stages |= {turned[0] + ROTATED: ordered(turned_q), turned[1] + ROTATED: ordered(turned_k), "attn_output": o,
+                   "ffn_norm": h2, "ffn_gate": gate, "ffn_up": up, "ffn_down": down}  # fmt: skip
+        yield State(f"blk.{i}", x, stages)
+    x = rms_norm(x, p.vector("model.norm.weight"), eps)[probe.kept]
+    tied = p.config.get("tie_word_embeddings", False) or not p.has("lm_head.weight")
+    yield State(HEAD, p.linear(x, "model.embed_tokens" if tied else "lm_head"))
+
+
+llama = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", paired=True)
+qwen2 = partial(_decoder, qkv_bias=True)
+qwen3 = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", head_norms=True)
