@@ -18,7 +18,8 @@ import numpy as np
 from random_blocks import random_slab
 
 from ggpy.blocks import BLOCKS
-from ggpy.converter.recipes import QUANTIZATION_VERSION, RECIPES, ModelFacts, Recipe, TensorInfo, find_recipe, plan
+from ggpy.converter.recipes import QUANTIZATION_VERSION, RECIPES, ModelFacts, Recipe, find_recipe
+from ggpy.converter.tensor_types import TensorInfo, plan
 from ggpy.errors import GGPyError
 from ggpy.gguf import GGUFWriter, ValueType
 
@@ -120,7 +121,7 @@ def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
 def write(shape: Shape, recipe: Recipe, out: Path, threads: int = 1) -> None:
     """Write the file; an existing one is replaced."""
     infos = [TensorInfo(name, size, "F32") for name, size in tensors(shape).items()]
-    planned = plan(infos, recipe, ModelFacts(shape.n_layers))
+    planned = plan(infos, recipe, ModelFacts(shape.n_layers, sharing=shape.n_heads // shape.n_kv_heads))
     source = RandomTensors(threads)
     with GGUFWriter(out, force=True) as writer:
         describe(writer, shape, recipe)

@@ -29,9 +29,10 @@ def build_parser() -> argparse.ArgumentParser:
         "-t",
         "--type",
         metavar="TYPE",
-        help="f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q4_k_m, q4_k_s, q5_1, q5_0, q4_1 or q4_0, in any case; keep: weights that are "
-        "quantized already stay as they are, at most with scales rounded; exact: no bit is lost (default: keep for "
-        "those, f32 for an adapter, else q4_k_m)",
+        help="one of llama-quantize's types, in any case: f32, f16, bf16, q8_0, q6_k, q5_k_m, q5_k_s, q5_1, q5_0, q4_k_m, q4_k_s, "
+        "q4_1, q4_0, iq4_nl, iq4_xs, mxfp4_moe, q3_k_l, q3_k_m, q3_k_s, q2_k, q2_k_s, tq2_0, tq1_0; keep: weights that are "
+        "quantized already stay as they are, at most with scales rounded; exact: no bit is lost (default: keep for those, f32 for an "
+        "adapter, else q4_k_m)",
     )
     parser.add_argument(
         "--lora",
@@ -43,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base", metavar="DIR", help="where SRC is an adapter's directory: its base checkpoint; the adapter becomes a GGUF file of its own"
     )
+    _add_tensor_options(parser.add_argument_group("types of single tensors"))
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that encode (default: all this process may use)")
     parser.add_argument("--error", action="store_true", help="measure and list how far each tensor is from the source (relative RMSE)")
@@ -69,6 +71,35 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--imatrix",
+        metavar="FILE",
+        help="an importance matrix made by llama-imatrix (GGUF, or the older .dat): weights that meet large activations are stored better",
+    )
+    group.add_argument(
+        "--tensor-type",
+        action="append",
+        type=_override,
+        default=[],
+        metavar="PATTERN=TYPE",
+        help="block format of the tensors in whose name the regular expression is found, as in attn_v=q8_0; the first that fits counts",
+    )
+    group.add_argument(
+        "--output-tensor-type", metavar="TYPE", help="block format of output.weight, or of the embedding where it stands for both"
+    )
+    group.add_argument("--token-embedding-type", metavar="TYPE", help="block format of the token embedding")
+    group.add_argument("--leave-output-tensor", action="store_true", help="leave output.weight as it is")
+    group.add_argument("--pure", action="store_true", help="give all matrices the same block format, whatever the type's exceptions")
+
+
+def _override(text: str) -> tuple[str, str]:
+    pattern, equals, name = text.rpartition("=")
+    if not equals or not pattern or not name:
+        raise argparse.ArgumentTypeError(f"{printable(repr(text), 80)} is not PATTERN=TYPE, as in attn_v=q8_0")
+    return pattern, name
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = build_parser().parse_args(argv)
@@ -93,6 +124,12 @@ def _convert(args: argparse.Namespace) -> None:
             source,
             args.output,
             args.type,
+            imatrix=args.imatrix,
+            overrides=args.tensor_type,
+            output_type=args.output_tensor_type,
+            embedding_type=args.token_embedding_type,
+            keep_output=args.leave_output_tensor,
+            pure=args.pure,
             force=args.force,
             threads=args.threads,
             strict=args.strict,

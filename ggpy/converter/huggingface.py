@@ -17,9 +17,9 @@ from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.prequantized import QuantizedMatrix, dequantized
-from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
+from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
 from ggpy.converter.safetensors import StoredTensor
-from ggpy.converter.source import RowReader, SourceTensor, reordered
+from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
 from ggpy.runtime.encode import FLOATS
@@ -66,7 +66,7 @@ class HuggingFaceSource:
         except BaseException:
             self.close()
             raise
-        self.facts = ModelFacts(self._metadata[f"{self._arch.name}.block_count"], 0, self._arch.attn_v_boost(self._metadata))
+        self.facts = model_facts(self._metadata, self._arch.name)
 
     @property
     def apart(self) -> dict[str, str]:
@@ -92,7 +92,7 @@ class HuggingFaceSource:
         self.tensors = self._changed.tensors
         return tuple(f"merged {printable(a.path)} into {len(a.tensors)} tensors with weight {weight:g}" for a, weight in pairs)
 
-    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
+    def describe(self, writer: GGUFWriter, recipe: Recipe, added: Mapping[str, str | int]) -> None:
         n_values = sum(tensor.n_values for tensor in self.tensors)
         values = {
             "general.architecture": self._arch.name,
@@ -100,6 +100,7 @@ class HuggingFaceSource:
             **self._metadata,
             "general.file_type": recipe.file_type,
             "general.quantization_version": QUANTIZATION_VERSION,
+            **added,
             **self._vocabulary.metadata,
         }
         for key, value in values.items():

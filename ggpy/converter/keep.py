@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ggpy.converter.recipes import RECIPES, ModelFacts, PlannedTensor, Recipe, TensorInfo, find_recipe, fit_rows, plan
+from ggpy.converter.recipes import RECIPES, ModelFacts, Recipe, find_recipe
 from ggpy.converter.source import Source, SourceTensor
+from ggpy.converter.tensor_types import Choices, PlannedTensor, TensorInfo, fit_rows, plan
 
-_KEEP, _EXACT, _DEFAULT = "KEEP", "EXACT", "Q4_K_M"
+_KEPT_TYPES = _KEEP, _EXACT = "KEEP", "EXACT"
+_DEFAULT = "Q4_K_M"
 _GUESSED = 1024  # llama.cpp's general.file_type of files that say nothing better
 
 
@@ -27,14 +29,14 @@ def is_kept(type: str | None, tensors: Sequence[SourceTensor]) -> bool:
     """Whether these tensors are to stay what they are: by the type, or without one because a checkpoint is quantized already."""
     if type is None:
         return any(tensor.quantized for tensor in tensors)
-    return type.upper().strip() in (_KEEP, _EXACT)
+    return type.upper().strip() in _KEPT_TYPES
 
 
-def plan_source(type: str | None, source: Source) -> tuple[Recipe, list[PlannedTensor]]:
-    """The recipe by whose name a file of this type goes, and every tensor's format."""
+def plan_source(type: str | None, source: Source, choices: Choices) -> tuple[Recipe, list[PlannedTensor]]:
+    """The recipe by whose name a file of this type goes, and every tensor's format. `choices` matter where the type is a recipe."""
     if not is_kept(type, source.tensors):
         recipe = find_recipe(type or _DEFAULT)
-        return recipe, plan([TensorInfo(t.name, t.shape, t.kept) for t in source.tensors], recipe, source.facts)
+        return recipe, plan([TensorInfo(t.name, t.shape, t.kept) for t in source.tensors], recipe, source.facts, choices)
     exact = type is not None and type.upper().strip() == _EXACT
     planned = [_kept(tensor, exact, source.facts) for tensor in source.tensors]
     return _name_for(source.tensors, planned), planned

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+from ggpy.converter.keep import type_name
 from ggpy.converter.lora_merge import Weighted
 from ggpy.converter.progress import OnProgress, OnWarning
+from ggpy.converter.tensor_types import Choices, find_format, parse_overrides
 from ggpy.errors import GGPyError, printable
 from ggpy.runtime.host import available_threads
 
@@ -16,9 +20,15 @@ VERIFY = ("full", "bytes", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The keyword arguments of `ggpy.convert`, which documents them, with their defaults."""
+    """The keyword arguments of `ggpy.convert`, which documents them, with their defaults. overrides: (pattern, type) pairs."""
 
     type: str | None = None
+    imatrix: Path | None = None
+    overrides: tuple[tuple[str, str], ...] = ()
+    output_type: str | None = None
+    embedding_type: str | None = None
+    keep_output: bool = False
+    pure: bool = False
     force: bool = False
     threads: int | None = None
     strict: bool = False
@@ -30,6 +40,22 @@ class Options:
     lora: Sequence[Weighted] = ()
     on_progress: OnProgress | None = None
     on_warning: OnWarning | None = None
+
+    def check(self) -> None:
+        """Raise GGPyError for types and patterns that are none, before a source is opened."""
+        _ = type_name(self.type), self.choices
+
+    @cached_property
+    def choices(self) -> Choices:
+        """What is asked beside the recipe; GGPyError for patterns and types that are none."""
+        return Choices(
+            parse_overrides(self.overrides),
+            find_format(self.output_type, "output type") if self.output_type else None,
+            find_format(self.embedding_type, "embedding type") if self.embedding_type else None,
+            self.pure,
+            self.keep_output,
+            self.imatrix is not None,
+        )
 
     @property
     def level(self) -> str:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ggpy.blocks import BLOCKS, BlockFormat
+from ggpy.blocks import BLOCKS
 from ggpy.converter.huggingface import HuggingFaceSource
-from ggpy.converter.keep import is_kept, plan_source, type_name
 from ggpy.converter.lora_merge import Weighted
+from ggpy.converter.model_plan import ModelPlan, plan_model, widen, wider
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
 from ggpy.converter.proof import Proof
-from ggpy.converter.recipes import ALIASES, RECIPES, PlannedTensor, Recipe
+from ggpy.converter.recipes import ALIASES, RECIPES, Recipe
 from ggpy.converter.report import Report, TensorReport
 from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.resume import Resumption
 from ggpy.converter.source import Source, SourceTensor
 from ggpy.converter.stream import Job, NeedsWider, Stream, Written
+from ggpy.converter.tensor_types import PlannedTensor
 from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
 from ggpy.runtime.compiled import prepare
@@ -32,6 +33,12 @@ def convert(
     out: str | os.PathLike[str] | None = None,
     type: str | None = None,
     *,
+    imatrix: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+    output_type: str | None = None,
+    embedding_type: str | None = None,
+    keep_output: bool = False,
+    pure: bool = False,
     force: bool = False,
     threads: int | None = None,
     strict: bool = False,
@@ -49,6 +56,11 @@ def convert(
     out: default is the model's name and type, in the current directory.
     type: a llama-quantize type, or keep or exact, which take quantized weights as they are (see `ggpy.converter.keep`), in any case; by
         default keep for checkpoints that are quantized already, else q4_k_m.
+    imatrix: an importance matrix of llama-imatrix, GGUF or the older format: weights that meet large activations are stored better.
+    overrides: block formats of single tensors, such as {"ffn_down": "q6_k"}: the first pattern that is found in a tensor's name counts.
+    output_type: block format of output.weight, or of the embedding where that stands for both; embedding_type: of the embedding.
+    keep_output: leave output.weight as it is.
+    pure: give all matrices the same format, whatever the type's exceptions.
     force: replace an existing file.
     threads: encoders at work, by default all that the machine grants.
     strict: refuse what would only be warned of.
@@ -69,6 +81,12 @@ def convert(
     """
     options = Options(
         type=type,
+        imatrix=Path(imatrix) if imatrix is not None else None,
+        overrides=tuple(dict(overrides).items()),
+        output_type=output_type,
+        embedding_type=embedding_type,
+        keep_output=keep_output,
+        pure=pure,
         force=force,
         threads=threads,
         strict=strict,
@@ -87,26 +105,23 @@ def convert(
 def convert_with(src: Path, out: Path | None, options: Options) -> Report:
     """`convert`, told by `options`."""
     began = time.perf_counter()
-    type_name(options.type)  # what is no type is refused before the source is opened
+    options.check()
     warn, source = Warnings(options.strict, options.on_warning), open_source(src, options.lora)
     try:
-        recipe, plan = plan_source(options.type, source)
-        planned = {p.name: p for p in plan}
-        target = out or default_output(source.name, recipe)
-        _refuse_input_as_output(source, target)
         warn.extend(source.warnings)
-        requantized = _requantized(source, planned)
-        if not is_kept(options.type, source.tensors):
-            warn.extend(requantized)
-        if requantized or any(_loses(tensor, planned[tensor.name]) for tensor in source.tensors):
+        planned = plan_model(source, options)
+        warn.extend(planned.warnings)
+        target = out or default_output(source.name, planned.recipe)
+        _refuse_input_as_output(source, target)
+        if planned.lossy:
             options = replace(options, measure_error=True)
         resumption = Resumption(src, target, options, warn.note)
         while True:
             try:
                 with GGUFWriter(target, alignment=source.alignment, force=options.force, resume=options.resume) as writer:
                     for name, (format, why) in resumption.find(writer).items():
-                        warn.extend([_widen(planned, name, format, why)])
-                    source.describe(writer, recipe)
+                        warn.extend([widen(planned, name, format, why)])
+                    source.describe(writer, planned.recipe, planned.metadata)
                     proof = Proof(source, target, options)
                     proof.reserve(writer)
                     tokenizer = source.prove_tokenizer()
@@ -116,29 +131,30 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
                         f"tensor {printable(name)} {tensor.fault}: kept as it is" for name, tensor in written.items() if tensor.fault
                     )
                     file_bytes = writer.file_size
-                    proof.complete(writer, planned, written)
+                    proof.complete(writer, planned.tensors, written)
                     warn.extend(proof.warnings)
                 break
             except NeedsWider as error:
-                format = _wider(source, planned[error.name])
-                warn.extend([_widen(planned, error.name, format, error.what)])
+                format = wider(source, planned, error.name)
+                warn.extend([widen(planned, error.name, format, error.what)])
                 resumption.wider[error.name] = format, error.what
             except BaseException:
-                resumption.tell(len(planned))
+                resumption.tell(len(planned.tensors))
                 raise
     finally:
         source.close()
-    tensors = tuple(_tensor_report(source, planned, written))
+    tensors = tuple(_tensor_report(source, planned.tensors, written))
     seconds = time.perf_counter() - began
     return Report(
         target,
-        recipe.name,
+        planned.recipe.name,
         tensors,
         file_bytes,
         seconds,
-        proof.level != "none",
-        tuple(warn.said),
-        tokenizer,
+        verified=proof.level != "none",
+        warnings=tuple(warn.said),
+        tokenizer=tokenizer,
+        imatrix=planned.coverage,
         n_resumed=resumption.n_resumed,
         certificate=proof.certificate,
         uncertified=proof.uncertified,
@@ -171,24 +187,6 @@ def _refuse_input_as_output(source: Source, target: Path) -> None:
         raise GGPyError(f"{printable(target)}: is the input; name another output")
 
 
-def _requantized(source: Source, planned: dict[str, PlannedTensor]) -> list[str]:
-    lossy = {t.dtype for t in source.tensors if _is_requantized(t, BLOCKS[planned[t.name].format])}
-    if not lossy:
-        return []
-    better = "type keep loses nothing or next to nothing" if any(t.repacked for t in source.tensors) else "a float source would be better"
-    return [f"quantizing again what is {', '.join(sorted(lossy))} already: its own error stays in, {better}"]
-
-
-def _is_requantized(tensor: SourceTensor, format: BlockFormat) -> bool:
-    quantized = tensor.quantized is not None or (tensor.dtype in BLOCKS and BLOCKS[tensor.dtype].block_values > 1)
-    return quantized and format.block_values > 1 and not Job(tensor, format).copied
-
-
-def _loses(tensor: SourceTensor, planned: PlannedTensor) -> bool:
-    """Whether a quantized checkpoint's tensor does not get into the file bit for bit."""
-    return tensor.quantized is not None and planned.format not in (*tensor.quantized.exact, "F32")
-
-
 def _repacked(tensor: SourceTensor, planned: PlannedTensor) -> str | None:
     """How the quants of a quantized checkpoint get into the file: "exact", "rounded", or None where they are decoded first."""
     if tensor.quantized is None or planned.format not in tensor.repacked:
@@ -196,13 +194,9 @@ def _repacked(tensor: SourceTensor, planned: PlannedTensor) -> str | None:
     return "exact" if planned.format in tensor.quantized.exact else "rounded"
 
 
-def _write(
-    writer: GGUFWriter, source: Source, planned: dict[str, PlannedTensor], options: Options, resumption: Resumption
-) -> dict[str, Written]:
-    jobs = [Job(tensor, BLOCKS[planned[tensor.name].format]) for tensor in source.tensors]
+def _write(writer: GGUFWriter, source: Source, planned: ModelPlan, options: Options, resumption: Resumption) -> dict[str, Written]:
+    jobs = planned.jobs(source)
     for job in jobs:
-        if not job.copied and job.tensor.raw is not None and BLOCKS[job.tensor.dtype].decode is None:
-            raise GGPyError(f"tensor {printable(job.tensor.name)} is {job.tensor.dtype}, which ggpy cannot decode yet")
         writer.add_tensor(job.tensor.name, job.tensor.shape, job.format)
     with resumption.begin(writer) as done:
         jobs = [job for job in jobs if job.tensor.name not in done]
@@ -218,19 +212,6 @@ def _compile_encoders(jobs: list[Job], on_progress: OnProgress | None) -> None:
     wanted = {(job.format, job.importance is not None and job.format.encode_weighted is not None) for job in jobs}
     names = sorted(name for format, weighted in wanted if (name := encoder_name(format, weighted)) is not None)
     prepare(names, lambda name, done, total: on_progress(Progress("compile", name[0], done, total)) if on_progress else None)
-
-
-def _wider(source: Source, planned: PlannedTensor) -> str:
-    """The format for a tensor whose values the planned one cannot hold."""
-    dtype = next(tensor.dtype for tensor in source.tensors if tensor.name == planned.name)
-    return "BF16" if dtype == "BF16" and planned.format != "BF16" else "F32"
-
-
-def _widen(planned: dict[str, PlannedTensor], name: str, format: str, why: str) -> str:
-    """Give a tensor that format; returns what is to be said of it."""
-    before = planned[name]
-    planned[name] = PlannedTensor(name, before.shape, format, before.wanted or before.format)
-    return f"tensor {printable(name)} is stored as {format}: {why}"
 
 
 def _tensor_report(source: Source, planned: dict[str, PlannedTensor], written: dict[str, Written]) -> list[TensorReport]:

@@ -10,9 +10,9 @@ from ggpy.converter.certificate.record import Certificate, fill_in, reserve
 from ggpy.converter.checksums import joined_crc32
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter
-from ggpy.converter.recipes import PlannedTensor
 from ggpy.converter.source import Source
 from ggpy.converter.stream import Written
+from ggpy.converter.tensor_types import PlannedTensor
 from ggpy.converter.verify import verify_file
 from ggpy.errors import GGPyError, printable
 from ggpy.gguf import GGUFWriter

@@ -75,8 +75,8 @@ class Report:
 
     path: the new file, of file_bytes. recipe: its type, such as "Q4_K_M". seconds: from start to durable file. verified: whether it was
     read back and found as meant. warnings: what was decided on the way, one line each. tokenizer: how the exported tokenizer was checked,
-    if it was. n_resumed: tensors that an interrupted conversion had written before.
-    certificate: how the file's predictions compare with the source's; uncertified: in one line, why that is not known.
+    if it was. imatrix: what the importance matrix knows of the model, if there was one. n_resumed: tensors that an interrupted conversion
+    had written before. certificate: how the file's predictions compare with the source's; uncertified: in one line, why that is not known.
     merged: the adapters that were merged on the way, one line each.
     """
 
@@ -88,6 +88,7 @@ class Report:
     verified: bool
     warnings: tuple[str, ...] = ()
     tokenizer: str | None = None
+    imatrix: str | None = None
     n_resumed: int = 0
     certificate: Certificate | None = None
     uncertified: str | None = None
@@ -142,9 +143,7 @@ class Report:
             lines.append(
                 f"error: against the weights that the source's {', '.join(sorted(again))} stand for, whose own error comes on top of it"
             )
-        lines += self.merged
-        if self.tokenizer:
-            lines.append(self.tokenizer)
+        lines += [*self.merged, *(line for line in (self.imatrix, self.tokenizer) if line)]
         if self.n_resumed:
             lines.append(f"{self.n_resumed} of {len(self.tensors)} tensors were there already, from a conversion that was interrupted")
         if self.certificate:
@@ -176,6 +175,7 @@ class Report:
             "warnings": list(self.warnings),
             "tokenizer": self.tokenizer,
             "merged": list(self.merged),
+            "imatrix": self.imatrix,
             "requantized": list(self.requantized),
             "n_resumed": self.n_resumed,
             "certificate": asdict(self.certificate) if self.certificate else None,

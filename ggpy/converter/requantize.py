@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,16 +12,17 @@ import numpy as np
 from ggpy.arch import ARCHS
 from ggpy.blocks import dequantize
 from ggpy.converter.files import RangeFile
-from ggpy.converter.recipes import QUANTIZATION_VERSION, ModelFacts, Recipe
-from ggpy.converter.source import SourceTensor
-from ggpy.gguf import GGUFWriter, Tensor, ValueType, open_gguf
+from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
+from ggpy.converter.source import SourceTensor, model_facts
+from ggpy.gguf import GGUFWriter, Tensor, open_gguf
 from ggpy.runtime.encode import FLOATS
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
 class GGUFSource:
-    """The tensors and metadata of a GGUF file, or of one split into parts; see `Source`. Raises GGUFError for a file that is not legal."""
+    """The tensors and metadata of a GGUF file, or of one split into parts; see `Source`. weighted: whether it was made with an importance
+    matrix. Raises GGUFError for a file that is not legal."""
 
     def __init__(self, path: Path):
         self._gguf = open_gguf(path)
@@ -36,23 +38,21 @@ class GGUFSource:
         self.merged: tuple[str, ...] = ()
         self.files = {file.identity for file in self._files.values()}
         self.architecture = arch = metadata.string("general.architecture")
-        layers = metadata.integer(f"{arch}.block_count", 0, minimum=0)
-        experts = metadata.integer(f"{arch}.expert_count", 0, minimum=0)
-        known = ARCHS.get(arch)
-        self.facts = ModelFacts(layers, experts, known.attn_v_boost(metadata) if known else False)
-        if known is None:
+        self.facts = model_facts(metadata, arch)
+        self.weighted = "quantize.imatrix.file" in metadata
+        if arch not in ARCHS:
             self.warnings.append(f"architecture {arch} is new to ggpy: tensors get their types by the general rules")
         self.tensors = [self._source_tensor(tensor) for tensor in self._gguf.tensors.values()]
 
-    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
-        replaced = {"general.file_type": recipe.file_type, "general.quantization_version": QUANTIZATION_VERSION}
+    def describe(self, writer: GGUFWriter, recipe: Recipe, added: Mapping[str, str | int]) -> None:
+        replaced = {"general.file_type": recipe.file_type, "general.quantization_version": QUANTIZATION_VERSION, **added}
         for key in self._gguf.metadata:
             if key in replaced:
-                writer.add(key, replaced.pop(key), ValueType.UINT32)
+                writer.add(key, replaced.pop(key))
             elif not key.startswith(("split.", "ggpy.")):  # of that file, not of what is made from it
                 writer.copy(self._gguf.metadata, key)
         for key, value in replaced.items():
-            writer.add(key, value, ValueType.UINT32)
+            writer.add(key, value)
 
     def prove_tokenizer(self) -> str | None:
         return None

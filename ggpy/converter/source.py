@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from ggpy.arch import ARCHS
 from ggpy.converter.recipes import ModelFacts, Recipe
 from ggpy.gguf import GGUFWriter
 
@@ -79,6 +80,18 @@ def reordered(read: RowReader, order: np.ndarray) -> RowReader:
     return read_rows
 
 
+def model_facts(metadata: Mapping[str, Any], arch: str) -> ModelFacts:
+    """What recipes look at, from a model's metadata under GGUF's keys. A number that differs from layer to layer counts as in the first."""
+    numbers = {}
+    for key in ("block_count", "expert_count", "attention.head_count", "attention.head_count_kv"):
+        value = np.ravel(metadata.get(f"{arch}.{key}", 0))
+        numbers[key] = int(value[0]) if value.size and value.dtype.kind in "iu" else 0
+    heads, kv_heads = numbers["attention.head_count"], numbers["attention.head_count_kv"]
+    known = ARCHS.get(arch)
+    boost = known.attn_v_boost(metadata) if known else False
+    return ModelFacts(numbers["block_count"], numbers["expert_count"], boost, heads // kv_heads if kv_heads > 0 else 1)
+
+
 class Source(Protocol):
     """A model to convert. `architecture`: as GGUF names it. `warnings`: what was decided for the user, one line each. `files`: (device,
     inode) of what is being read. `merged`: the adapters that were merged into it, one line each."""
@@ -92,8 +105,8 @@ class Source(Protocol):
     merged: tuple[str, ...]
     alignment: int
 
-    def describe(self, writer: GGUFWriter, recipe: Recipe) -> None:
-        """Declare all metadata."""
+    def describe(self, writer: GGUFWriter, recipe: Recipe, added: Mapping[str, str | int]) -> None:
+        """Declare all metadata; `added` replaces the source's own."""
         ...
 
     def prove_tokenizer(self) -> str | None:

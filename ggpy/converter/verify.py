@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from ggpy.converter.files import RangeFile
-from ggpy.converter.recipes import PlannedTensor
 from ggpy.converter.stream import Workers, Written, WrittenPiece
+from ggpy.converter.tensor_types import PlannedTensor
 from ggpy.errors import GGPyError, GGUFError, printable
 from ggpy.gguf import GGUFFile, open_gguf
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ggpy.converter.recipes import RECIPES, Recipe, TensorInfo, plan
+from ggpy.converter.recipes import RECIPES, Recipe
 from ggpy.converter.requantize import GGUFSource
+from ggpy.converter.tensor_types import Choices, TensorInfo, plan
 from ggpy.errors import GGPyError, GGUFError, printable
 from ggpy.gguf import GGUFFile, open_gguf
 from ggpy.mend.ailments import Finding, tokenizer_findings
@@ -139,7 +140,7 @@ def _label(source: GGUFSource, gguf: GGUFFile) -> Iterator[Finding]:
 def _agreement(recipe: Recipe, source: GGUFSource) -> float:
     """Share of the weights in matrices that have the format the recipe would give them."""
     infos = [TensorInfo(t.name, t.shape, t.dtype) for t in source.tensors if t.n_values]
-    planned = {p.name: p.format for p in plan(infos, recipe, source.facts)}
+    planned = {p.name: p.format for p in plan(infos, recipe, source.facts, Choices(weighted=source.weighted))}
     matrices = [t for t in source.tensors if len(t.shape) > 1 and t.n_values]
     return sum(t.n_values for t in matrices if planned[t.name] == t.dtype) / sum(t.n_values for t in matrices)
 

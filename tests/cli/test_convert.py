@@ -16,6 +16,7 @@ import pytest
 import ggpy
 from ggpy.blocks import BLOCKS
 from ggpy.cli.convert import main
+from ggpy.converter.recipes import RECIPES
 from ggpy.gguf import GGUFWriter, open_gguf
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(ggpy.__file__).parents[1])}
@@ -160,3 +161,44 @@ def test_without_the_hubs_client_it_says_how_to_get_it(tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert main(["owner/model"]) == 1
     assert "pip install 'ggpy[hub]'" in capsys.readouterr().err
+
+
+def test_types_of_single_tensors_are_chosen(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = [str(source), "-o", str(tmp_path / "out.gguf"), "--tensor-type", "nothing=q4_0", "--tensor-type", r"blk\.\d+\.attn=q8_0"]
+    assert main(arguments) == 0
+    with open_gguf(tmp_path / "out.gguf") as file:
+        assert file.tensors["blk.0.attn_q.weight"].format.name == "Q8_0"
+    assert "warning: tensor type nothing=Q4_0 fits no matrix of the model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["attn_v", "=q8_0", "attn_v="])
+def test_a_tensor_type_is_a_pattern_and_a_type(capsys: pytest.CaptureFixture[str], text: str):
+    with pytest.raises(SystemExit, match="2"):
+        main(["model", "--tensor-type", text])
+    assert "is not PATTERN=TYPE, as in attn_v=q8_0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--tensor-type", "attn_v=q9"], "tensor type 'attn_v=q9': 'q9' is no type that ggpy encodes, expected one of F32,"),
+        (["--tensor-type", "attn_(v=q8_0"], "tensor type 'attn_(v=q8_0': not a regular expression: "),
+        (["--output-tensor-type", "iq3_s"], "output type: 'iq3_s' is no type that ggpy encodes"),
+        (["--imatrix", "SOURCE"], "no importance matrix (no tensor is called NAME.in_sum2)"),
+        (["--imatrix", "missing.dat"], "missing.dat: No such file or directory"),
+        (["-t", "iq3_m"], "type IQ3_M cannot be written: ggpy reads IQ3_S blocks but has no encoder of them; nearest is Q3_K_M or IQ4_XS"),
+    ],
+)
+def test_bad_choices_are_one_line(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], line: str):
+    filled = [argument.replace("SOURCE", str(source)) for argument in arguments]
+    assert main([str(source), "-o", str(tmp_path / "out.gguf"), *filled]) == 1
+    captured = capsys.readouterr()
+    assert line in captured.err and captured.err.count("\n") == 1 and captured.out == ""
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def test_help_lists_every_type(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()
+    assert {name.lower() for name in RECIPES} <= set(shown)
