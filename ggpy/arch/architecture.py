@@ -47,6 +47,7 @@ class Architecture:
     attn_v_boost(metadata): whether llama-quantize gives this model's attn_v more bits because many heads share it.
     config(file): the typed runtime config read from a GGUF file; raises GGUFError or ModelError.
     shapes(config): every tensor the forward pass needs, name -> shape (rows first); names ending in `?` are optional.
+    hf_config(file, config): config.json of the checkpoint that a file holds; raises ModelError. None: there is no way back.
     forward(op, weights, config): the forward pass, written against the op vocabulary; returns the logits.
     """
 
@@ -62,3 +63,4 @@ class Architecture:
     forward: Callable[..., Any]
     ignored: tuple[str, ...] = ()
     attn_v_boost: Callable[[Mapping[str, Any]], bool] = lambda _: False
+    hf_config: Callable[[GGUFFile, Config], dict[str, Any]] | None = None

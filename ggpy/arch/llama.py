@@ -12,6 +12,7 @@ from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, heads, sliding_window, with_bias
 from ggpy.arch.hf_config import HFConfig
+from ggpy.arch.llama_export import hf_config
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import INTERLEAVED
 
@@ -98,4 +99,5 @@ LLAMA = Architecture(
     config=config,
     shapes=decoder.shapes,
     forward=forward,
+    hf_config=hf_config,
 )

@@ -11,6 +11,7 @@ from ggpy.cli.common import USAGE, command_parser
 
 VERBS = {
     "convert": "turn a Hugging Face checkpoint or a GGUF file into a GGUF file of another type",
+    "export": "write a GGUF file as a Hugging Face directory",
     "run": "chat with a model, or let it continue a prompt",
     "verify": "check that a converted file is still what its certificate says",
     "edit": "change metadata, chat template and names in a GGUF file",

@@ -1,0 +1,75 @@
+"""The way back: what config.json says of a llama file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ggpy.arch.config import Config
+from ggpy.arch.hf_config import HFConfig
+from ggpy.arch.hf_rope import RopeSettings, llama3_frequency_factors
+from ggpy.errors import ModelError
+from ggpy.gguf import GGUFFile
+
+_BIASES = {"attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output"), "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down")}
+_LLAMA3_CONTEXTS = (8192, 4096, 2048, 16384)
+
+
+def hf_config(file: GGUFFile, config: Config) -> dict[str, Any]:
+    """config.json of the LlamaForCausalLM that a file holds; ModelError for what that class cannot be."""
+    values: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": config.n_vocab,
+        "hidden_size": config.d_model,
+        "intermediate_size": config.d_ff,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.context_length,
+        "rms_norm_eps": _shortest(config.norm_eps),
+        "rope_theta": _shortest(config.rope.base),
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        **{key: _has_biases(file, config, parts) for key, parts in _BIASES.items()},
+    }
+    if config.rope.n_rot != config.head_dim:
+        raise ModelError(f"{file.path}: rope.dimension_count is {config.rope.n_rot}; LlamaForCausalLM turns whole heads, {config.head_dim}")
+    if config.rope.scale != 1:
+        values["rope_scaling"] = {"rope_type": "linear", "factor": _shortest(1 / config.rope.scale)}
+    if config.rope.factors is not None:
+        values["rope_scaling"] = _llama3_scaling(file, config)
+    return values
+
+
+def _shortest(value: float) -> float:
+    """The number of fewest digits that is the same float32: the file has 1e-05 as 9.99999974737875e-06."""
+    return float(str(np.float32(value)))
+
+
+def _has_biases(file: GGUFFile, config: Config, parts: tuple[str, ...]) -> bool:
+    names = [f"blk.{i}.{part}.bias" for i in range(config.n_layers) for part in parts]
+    found = sum(name in file.tensors for name in names)
+    if found not in (0, len(names)):
+        raise ModelError(f"{file.path}: has {found} of the biases of {', '.join(parts)}; LlamaForCausalLM has {len(names)} or none")
+    return bool(found)
+
+
+def _llama3_scaling(file: GGUFFile, config: Config) -> dict[str, Any]:
+    """The parameters of Llama 3's scaling that give the file's factors."""
+    factors = config.rope.factors
+    assert factors is not None
+    for context in _LLAMA3_CONTEXTS:
+        scaling = {
+            "rope_type": "llama3",
+            "factor": _shortest(float(factors.max())),
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": context,
+        }
+        settings = RopeSettings(_shortest(config.rope.base), "llama3", HFConfig(scaling, str(file.path)))
+        if np.allclose(llama3_frequency_factors(settings, config.head_dim), factors, rtol=1e-5):
+            return scaling
+    raise ModelError(f"{file.path}: rope_freqs.weight holds factors that none of the known parameters of Llama 3's scaling give")
