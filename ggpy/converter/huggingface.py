@@ -121,6 +121,7 @@ class HuggingFaceSource:
             return None
         if proof.n_different:
             self.warnings.append(str(proof))
+        self.warnings.extend(proof.told_elsewhere())
         return str(proof)
 
     @cached_property

@@ -65,6 +65,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
         "tokenizer.ggml.add_bos_token": add_bos,
         "tokenizer.ggml.add_eos_token": add_eos,
         "tokenizer.ggml.add_space_prefix": _add_space_prefix(files, pieces),
+        **pieces.further,
         **chat_templates(files, warnings),
     }
     return Vocabulary({key: value for key, value in metadata.items() if value is not None}, Path(pieces.where).name, tuple(warnings))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.files import RangeFile, parse_json
-from ggpy.errors import CheckpointError, printable
+from ggpy.errors import CheckpointError, TokenizerError, printable
+from ggpy.tokenizer import program
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Engine
@@ -108,13 +109,9 @@ def load_engine(text: str, where: str) -> Engine:
 def guarded(action: Callable[[], T], where: str) -> T:
     """What `action` gives; whatever `tokenizers` raises, a Rust panic too, becomes CheckpointError."""
     try:
-        return action()
-    except Exception as error:
-        raise CheckpointError(f"{where}: tokenizers refuses it: {printable(error)}") from None
-    except BaseException as error:  # panics are no Exception, and the class cannot be imported
-        if type(error).__name__ != "PanicException":
-            raise
-        raise CheckpointError(f"{where}: tokenizers fails on it: {printable(error)}") from None
+        return program.guarded(action, where)
+    except TokenizerError as error:
+        raise CheckpointError(str(error)) from None
 
 
 def _read(path: Path, max_bytes: int) -> bytes | None:

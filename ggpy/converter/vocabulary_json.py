@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.vocabulary_files import MAX_TOKEN_ID, guarded
 from ggpy.converter.vocabulary_pieces import Pieces
-from ggpy.converter.vocabulary_pre import choose_pre
+from ggpy.converter.vocabulary_pre import Choice, choose_pre
 from ggpy.errors import CheckpointError, printable
 from ggpy.tokenizer import TokenType
+from ggpy.tokenizer.program import IGNORE_MERGES_KEY, MAX_PROGRAM, NORMALIZER_KEY, PRE_TOKENIZER_KEY
 from ggpy.tokenizer.token_table import BYTE_TOKEN
 
 if TYPE_CHECKING:
@@ -38,8 +40,10 @@ def read_tokenizer_json(json: HFConfig, engine: Engine, clean_spaces: bool, warn
     types = {part.get("type") for key in ("pre_tokenizer", "decoder") for part in _parts(json.section(key))}
     if "ByteLevel" in types:
         pieces = Pieces("gpt2", "", texts, [TokenType.NORMAL] * len(texts), json.where, merges=[" ".join(pair) for pair in merges])
-        pieces.pre = choose_pre(engine, model.boolean("ignore_merges", False), clean_spaces, json.where, warnings)
-        _check_byte_level(json, pieces, merges, warnings)
+        ignore_merges = model.boolean("ignore_merges", False)
+        choice = choose_pre(engine, ignore_merges, clean_spaces, json.where, warnings)
+        _check_byte_level(json, merges)
+        pieces.pre, pieces.further = choice.name, _program(json, choice, ignore_merges, warnings)
         return pieces
     if not model.boolean("byte_fallback", False):
         raise CheckpointError(f"{json.where}: BPE that is neither byte-level nor falls back to bytes is not supported")
@@ -98,16 +102,32 @@ def _merges(model: HFConfig) -> Iterator[tuple[str, str]]:
         yield pair[0], pair[1]
 
 
-def _check_byte_level(json: HFConfig, pieces: Pieces, merges: list[tuple[str, str]], warnings: list[str]) -> None:
+def _check_byte_level(json: HFConfig, merges: list[tuple[str, str]]) -> None:
     spaced = next((at for at, pair in enumerate(merges) if " " in pair[0] + pair[1]), None)
     if spaced is not None:
         raise CheckpointError(f"{json.where}: merge {spaced} has a space in a token, which byte-level BPE spells 'Ġ'")
-    normalizers = sorted({str(part["type"]) for part in _parts(json.section("normalizer")) if part.get("type", "Sequence") != "Sequence"})
+
+
+def _program(json: HFConfig, choice: Choice, ignore_merges: bool, warnings: list[str]) -> dict[str, Any]:
+    """The keys that only ggpy reads, for what `tokenizer.ggml.pre` cannot say; see ggpy.tokenizer.program."""
+    keys: dict[str, Any] = {} if choice.merges else {IGNORE_MERGES_KEY: ignore_merges}
+    cutter, normalizer = json.section("pre_tokenizer"), json.section("normalizer")
+    prefixed = any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in _parts(cutter))
+    if prefixed:
+        warnings.append(f"{json.where}: a space is put before the text, which ggpy reads from the file and llama.cpp cannot")
+    if any(part.get("type") == "ByteLevel" for part in _parts(cutter)) and (prefixed or not choice.cuts):
+        keys[PRE_TOKENIZER_KEY] = dumps(dict(cutter), ensure_ascii=False)
+    normalizers = sorted({str(part["type"]) for part in _parts(normalizer) if part.get("type", "Sequence") != "Sequence"})
     if normalizers:
         names = printable(", ".join(normalizers), 80)
-        warnings.append(f"{json.where}: text is normalized ({names}), which GGUF cannot say: llama.cpp and ggpy read it as it is")
-    if any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in _parts(json.section("pre_tokenizer"))):
-        warnings.append(f"{json.where}: a space is put before the text, which GGUF cannot say of byte-level BPE")
+        warnings.append(f"{json.where}: text is normalized ({names}), which ggpy reads from the file; llama.cpp reads text as it is")
+        keys[NORMALIZER_KEY] = dumps(dict(normalizer), ensure_ascii=False)
+    for key in (PRE_TOKENIZER_KEY, NORMALIZER_KEY):
+        if len(keys.get(key, "")) > MAX_PROGRAM:
+            warnings.append(
+                f"{json.where}: {len(keys.pop(key))} characters, more than the {MAX_PROGRAM} that are allowed for {key}: left out"
+            )
+    return keys
 
 
 def _parts(section: HFConfig) -> Iterator[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from ggpy.converter.vocabulary_files import AddedToken
 from ggpy.errors import CheckpointError, printable
@@ -18,7 +19,7 @@ _FIXED_TYPES = (TokenType.UNKNOWN, TokenType.BYTE)
 class Pieces:
     """Tokens by id, "" for an id that has none.
 
-    model, pre: the values of tokenizer.ggml.model and .pre. where: the file they come from.
+    model, pre: the values of tokenizer.ggml.model and .pre. where: the file they come from. further: keys of this kind of model alone.
     """
 
     model: str
@@ -29,6 +30,7 @@ class Pieces:
     scores: list[float] | None = None
     merges: list[str] | None = None
     add_space_prefix: bool = False
+    further: dict[str, Any] = field(default_factory=dict)
 
     def add(self, added: Iterable[AddedToken], n_rows: int, warnings: list[str]) -> None:
         """Put added tokens in place and bring the vocabulary to `n_rows` tokens, one for each row of the embedding."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ggpy.converter.vocabulary_files import guarded
@@ -61,7 +62,16 @@ TELLING_TEXTS: tuple[str, ...] = (
 )
 
 
-def choose_pre(engine: Engine, ignore_merges: bool, clean_spaces: bool, where: str, warnings: list[str]) -> str:
+@dataclass(frozen=True)
+class Choice:
+    """name: the value of `tokenizer.ggml.pre`. cuts, merges: whether the readers that know the name cut, and merge, as the source does."""
+
+    name: str
+    cuts: bool
+    merges: bool
+
+
+def choose_pre(engine: Engine, ignore_merges: bool, clean_spaces: bool, where: str, warnings: list[str]) -> Choice:
     """The name for `tokenizer.ggml.pre` under which a reader of the file cuts text as `engine` does.
 
     Of names that cut alike, the first that also treats merges alike, and spaces before punctuation in written text. Where none cuts alike,
@@ -84,7 +94,7 @@ def choose_pre(engine: Engine, ignore_merges: bool, clean_spaces: bool, where: s
     if other_merges:
         wanted = "words that are tokens are taken whole" if ignore_merges else "words are always merged from parts"
         warnings.append(f"{where}: {wanted}, and no known pre-tokenizer that cuts alike does that; '{best}' is written")
-    return best
+    return Choice(best, not n_different, not other_merges)
 
 
 def pattern_cutter(patterns: tuple[str, ...]) -> Any:
@@ -116,5 +126,5 @@ def _explain(name: str, n_different: int, source: list[Spans], where: str) -> st
     return (
         f"{where}: its pre-tokenizer is none of those that readers of GGUF know; the nearest, '{name}', is written, and cuts "
         f"{n_different} of {len(TELLING_TEXTS)} test texts otherwise, such as '{printable(shown[0], 60)}' into "
-        f"'{printable(shown[1], 60)}': the model will read such text as it was not trained to"
+        f"'{printable(shown[1], 60)}': in llama.cpp the model will read such text as it was not trained to"
     )

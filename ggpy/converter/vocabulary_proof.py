@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ggpy.converter.vocabulary_json import uses_metaspace
 from ggpy.converter.vocabulary_pre import TELLING_TEXTS
 from ggpy.errors import CheckpointError, printable
 from ggpy.tokenizer import Tokenizer, load_tokenizer
+from ggpy.tokenizer.program import PROGRAM_KEYS
 
 N_MIXED = 300
 MAX_SECONDS = 20.0
@@ -39,7 +40,8 @@ class Difference:
 class TokenizerProof:
     """How a written tokenizer compares. source: the file it was compared with. n_texts, n_different: texts compared and read differently.
 
-    differences: the first of those. skipped: texts of which the checkpoint's own reading is not the model's.
+    differences: the first of those. skipped: texts of which the checkpoint's own reading is not the model's. n_elsewhere, elsewhere: texts
+    that readers which do not know ggpy's own keys read otherwise than ggpy does, and the shortest of those.
     """
 
     source: str
@@ -47,6 +49,8 @@ class TokenizerProof:
     n_different: int
     differences: tuple[Difference, ...]
     skipped: int
+    n_elsewhere: int = 0
+    elsewhere: tuple[Difference, ...] = ()
 
     def __str__(self) -> str:
         """One line for a summary."""
@@ -56,6 +60,14 @@ class TokenizerProof:
         return (
             f"tokenizer: {self.n_different} of {self.n_texts} texts give other ids than {self.source}{skipped}, first {self.differences[0]}"
         )
+
+    def told_elsewhere(self) -> Iterator[str]:
+        """A line for each of some texts that llama.cpp will read otherwise."""
+        lead = f"llama.cpp reads {self.n_elsewhere} of {self.n_texts} texts otherwise: "
+        for other in self.elsewhere:
+            ids = f"{_shortened(other.source)} by this file in ggpy, {_shortened(other.written)} in llama.cpp"
+            yield f"tokenizer: {lead}'{printable(other.text, 60)}' is {ids}"
+            lead = "also "
 
 
 def prove_tokenizer(metadata: Mapping[str, Any], folder: Path) -> TokenizerProof:
@@ -67,7 +79,9 @@ def prove_tokenizer(metadata: Mapping[str, Any], folder: Path) -> TokenizerProof
     files = read_tokenizer_files(folder)
     tokenizer = load_tokenizer(metadata)
     name, source, written, skips = _readers(files, tokenizer, metadata)
-    n_texts, n_different, skipped, differences = 0, 0, 0, []
+    named = [key for key in PROGRAM_KEYS if key in metadata]
+    elsewhere = load_tokenizer({key: value for key, value in metadata.items() if key not in named}) if named else tokenizer
+    n_texts, n_different, skipped, differences, n_elsewhere, others = 0, 0, 0, [], 0, []
     start = time.monotonic()
     for text in proof_texts():
         if time.monotonic() - start > MAX_SECONDS:
@@ -80,7 +94,18 @@ def prove_tokenizer(metadata: Mapping[str, Any], folder: Path) -> TokenizerProof
         if theirs != ours:
             n_different += 1
             differences.append(Difference(text, theirs, ours))
-    return TokenizerProof(name, n_texts, n_different, tuple(differences[:_SHOWN]), skipped)
+        if named and (without := elsewhere.encode(text, parse_special=True)) != ours:
+            n_elsewhere += 1
+            others.append(Difference(text, ours, without))
+    return TokenizerProof(
+        name,
+        n_texts,
+        n_different,
+        tuple(differences[:_SHOWN]),
+        skipped,
+        n_elsewhere,
+        tuple(sorted(others, key=lambda other: len(other.text))[:_SHOWN]),
+    )
 
 
 def proof_texts() -> list[str]:

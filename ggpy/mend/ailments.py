@@ -10,6 +10,7 @@ from ggpy.errors import GGPyError, TemplateError, printable
 from ggpy.gguf import GGUFFile
 from ggpy.tokenizer import Tokenizer, TokenType, load_tokenizer
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS
+from ggpy.tokenizer.program import PRE_TOKENIZER_KEY
 
 _ANSWER = "Doctor's answer"
 _QUESTION = {"role": "user", "content": "How are you?"}
@@ -39,7 +40,8 @@ def tokenizer_findings(gguf: GGUFFile) -> Iterator[Finding]:
             )
         return
     pre = metadata.get("tokenizer.ggml.pre")
-    if metadata.get("tokenizer.ggml.model") == "gpt2" and (pre is None or pre not in PRE_TOKENIZERS or pre == "default"):
+    unsaid = pre is None or pre not in PRE_TOKENIZERS or (pre == "default" and PRE_TOKENIZER_KEY not in metadata)
+    if metadata.get("tokenizer.ggml.model") == "gpt2" and unsaid:
         how = "is missing" if pre is None else f"is '{printable(pre, 40)}'"
         unknown = pre is not None and pre != "default"
         what = f"tokenizer.ggml.pre {how}: " + (

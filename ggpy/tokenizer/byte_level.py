@@ -11,6 +11,7 @@ from ggpy.gguf.strings import Strings
 from ggpy.log import Log
 from ggpy.tokenizer.partial_bpe import SPELLINGS_PER_MERGE, PartialBPE, spellable
 from ggpy.tokenizer.pretokenizers import PreTokenizer
+from ggpy.tokenizer.program import PRE_TOKENIZER_KEY, guarded, load_sections
 from ggpy.tokenizer.token_table import TokenTable
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ByteLevelBPE:
     """
 
     def __init__(self, table: TokenTable, merges: Strings, pre: PreTokenizer):
-        """Raises TokenizerError for a merge that is not two tokens separated by a space."""
+        """Raises TokenizerError for a merge that is not two tokens separated by a space, and for a program that fails."""
         fault = merges.first_without(ord(" "))
         if fault is not None:
             text = printable(merges[fault], 80)
@@ -48,12 +49,31 @@ class ByteLevelBPE:
         missing = len(BYTE_OF) - len(table.find(BYTE_OF))
         if missing:
             log.info("%s: %d of the 256 bytes have no token; text that needs them loses them", table.where, missing)
-        self._cutter = build_cutter(pre)
+        cutter, self._normalizer = load_sections(pre, table.where)
+        self._cutter = build_cutter(pre) if cutter is None else cutter
+        self._guard = f"{table.where}: {PRE_TOKENIZER_KEY}" if pre.program or pre.normalizer else None
+        self._check_alphabet()
         self._partial = PartialBPE(table, merges, self._cutter, pre.ignore_merges, int(SPELLINGS_PER_MERGE * len(merges)))
         self._build = lambda: build_engine(table, merges, self._cutter, pre.ignore_merges)
         self._engine: Engine | None = self._build() if len(merges) < _FEW_MERGES else None
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if self._guard is None:
+            return self._encode(texts)
+        return guarded(lambda: self._encode(self._normalized(texts)), self._guard)
+
+    def _normalized(self, texts: Sequence[str]) -> Sequence[str]:
+        return texts if self._normalizer is None else [self._normalizer.normalize_str(text) for text in texts]
+
+    def _check_alphabet(self) -> None:
+        """Refuse a program that does not spell text in the byte alphabet: no token would fit."""
+        if self._guard is not None:
+            (text,) = guarded(lambda: self._normalized(["a ж"]), self._guard)
+            words = guarded(lambda: self._cutter.pre_tokenize_str(text), self._guard)
+            if any(character not in BYTE_OF for word, _ in words for character in word):
+                raise TokenizerError(f"{self._guard}: does not spell text in bytes; expected a ByteLevel part")
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
         ids = self._partial.encode(texts) if self._engine is None else None
         return [[i for part in parts_of(text) for i in self._encode_part(part)] for text in texts] if ids is None else ids
 

@@ -20,12 +20,16 @@ class PreTokenizer:
     ignore_merges: a word that is a token is that token, whatever the merges say.
     add_bos: whether text starts with BOS where the file does not say.
     clean_spaces: whether llama.cpp drops spaces before punctuation when it writes text.
+    program: where not empty, cuts instead of `patterns`. normalizer: where not empty, what text goes through before. Both are JSON of
+    `tokenizers`; see ggpy.tokenizer.program.
     """
 
     patterns: tuple[str, ...]
     ignore_merges: bool = False
     add_bos: bool = False
     clean_spaces: bool = True
+    program: str = ""
+    normalizer: str = ""
 
 
 _CONTRACTION = r"'s|'t|'re|'ve|'m|'ll|'d"

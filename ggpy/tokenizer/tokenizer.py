@@ -12,6 +12,7 @@ from ggpy.gguf import Metadata
 from ggpy.log import Log
 from ggpy.tokenizer.byte_level import ByteLevelBPE
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from ggpy.tokenizer.program import PRE_TOKENIZER_KEY, read_program
 from ggpy.tokenizer.sentencepiece_bpe import SentencePieceBPE
 from ggpy.tokenizer.special import SpecialTokens, settle_roles
 from ggpy.tokenizer.stream import StreamDecoder
@@ -173,12 +174,14 @@ _LOADERS = {"llama": _load_sentencepiece, "gpt2": _load_byte_level}
 def _pre_tokenizer(metadata: Metadata) -> PreTokenizer:
     name = metadata.string("tokenizer.ggml.pre", "")
     where = printable(metadata.path)
+    if PRE_TOKENIZER_KEY in metadata and name not in PRE_TOKENIZERS:
+        return read_program(metadata, PRE_TOKENIZERS["default"])
     if not name:
         log.warning("%s: tokenizer.ggml.pre is missing; 'default' is taken, and the model may read text as it was not trained to", where)
         name = "default"
     if name not in PRE_TOKENIZERS:
         raise TokenizerError(f"{where}: tokenizer.ggml.pre '{printable(name, 40)}' is not known; known are {', '.join(PRE_TOKENIZERS)}")
-    return PRE_TOKENIZERS[name]
+    return read_program(metadata, PRE_TOKENIZERS[name])
 
 
 def _stripping(table: TokenTable, metadata: Metadata) -> Iterable[int]:

@@ -219,11 +219,64 @@ def test_what_gguf_cannot_say_is_told(tmp_path: Path) -> None:
     engine = Tokenizer.from_str(json.dumps(byte_level_json(pre_tokenizers.ByteLevel(add_prefix_space=True))))
     engine.normalizer = normalizers.Sequence([normalizers.NFC()])
     vocabulary = read_vocabulary(write_tokenizer(tmp_path, tokenizer_json=engine.to_str()), {})
-    assert any("text is normalized (NFC), which GGUF cannot say" in warning for warning in vocabulary.warnings)
+    assert any("text is normalized (NFC), which ggpy reads from the file" in warning for warning in vocabulary.warnings)
     assert any("a space is put before the text" in warning for warning in vocabulary.warnings)
+    proof = prove_tokenizer(vocabulary.metadata, tmp_path)
+    assert proof.n_different == 0
+    assert proof.n_texts > proof.n_elsewhere > 300  # all that do not begin with white space
     model = sentencepiece_model(normalization_rule_name="nmt_nfkc")
     vocabulary = read_vocabulary(write_tokenizer(tmp_path / "spm", tokenizer_model=model), {})
     assert any("it normalizes text ('nmt_nfkc')" in warning for warning in vocabulary.warnings)
+
+
+UNKNOWN = {
+    "letter": pre_tokenizers.Sequence(
+        [pre_tokenizers.Split("e", "merged_with_previous"), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    ),
+    "inverted": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\w+|[^\w\s]+"), "removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+    "scripts": pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.UnicodeScripts(),
+            pre_tokenizers.Digits(),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_pre_tokenizer_is_written_whole_and_run(tmp_path: Path, name: str) -> None:
+    folder = write_tokenizer(tmp_path, tokenizer_json=byte_level_json(UNKNOWN[name]))
+    vocabulary = read_vocabulary(folder, {})
+    assert json.loads(vocabulary.metadata["ggpy.tokenizer.pre_tokenizer"]) == json.loads(UNKNOWN[name].__getstate__())
+    proof = prove_tokenizer(vocabulary.metadata, folder)
+    assert (proof.n_different, proof.n_texts) == (0, len(proof_texts()))
+    lines = list(proof.told_elsewhere())
+    assert 0 < len(lines) <= min(proof.n_elsewhere, 5)
+    assert f"llama.cpp reads {proof.n_elsewhere} of {proof.n_texts} texts otherwise" in lines[0]
+    shown = proof.elsewhere[0]
+    known = {key: value for key, value in vocabulary.metadata.items() if not key.startswith("ggpy.")}
+    assert load_tokenizer(known).encode(shown.text, parse_special=True) == shown.written != shown.source
+
+
+def test_merges_that_no_name_tells_are_written(tmp_path: Path) -> None:
+    values = byte_level_json()
+    values["model"]["ignore_merges"] = True
+    folder = write_tokenizer(tmp_path, tokenizer_json=values)
+    metadata = read_vocabulary(folder, {}).metadata
+    assert {key: value for key, value in metadata.items() if key.startswith("ggpy.")} == {"ggpy.tokenizer.ignore_merges": True}
+    assert prove_tokenizer(metadata, folder).n_different == 0
+
+
+def test_known_pre_tokenizers_need_no_key_of_our_own(tmp_path: Path) -> None:
+    metadata = read_vocabulary(write_tokenizer(tmp_path, tokenizer_json=byte_level_json()), {}).metadata
+    assert not [key for key in metadata if key.startswith("ggpy.")]
 
 
 def test_the_proof_finds_differences(tmp_path: Path) -> None:
@@ -248,7 +301,8 @@ def test_a_pattern_nobody_knows_is_written_as_the_nearest(tmp_path: Path) -> Non
     vocabulary = read_vocabulary(folder, {})
     assert value(vocabulary, "pre") == "gpt-2"
     assert "its pre-tokenizer is none of those that readers of GGUF know; the nearest, 'gpt-2', is written" in vocabulary.warnings[0]
-    assert prove_tokenizer(vocabulary.metadata, folder).n_different > 0
+    proof = prove_tokenizer(vocabulary.metadata, folder)
+    assert proof.n_different == 0 < proof.n_elsewhere
 
 
 @pytest.mark.real_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Regex, Tokenizer, pre_tokenizers
 
-from ggpy.converter.vocabulary_pre import TELLING_TEXTS, choose_pre, cuts_of, pattern_cutter
+from ggpy.converter.vocabulary_pre import TELLING_TEXTS, Choice, choose_pre, cuts_of, pattern_cutter
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS
 from tests.converter.tokenizers_on_disk import byte_level_json
 
@@ -22,7 +22,7 @@ def engine_with(cutter: pre_tokenizers.PreTokenizer | None) -> Tokenizer:
 
 def chosen(cutter: pre_tokenizers.PreTokenizer | None, *, ignore_merges: bool = False, clean_spaces: bool = True) -> tuple[str, list[str]]:
     warnings: list[str] = []
-    return choose_pre(engine_with(cutter), ignore_merges, clean_spaces, "tokenizer.json", warnings), warnings
+    return choose_pre(engine_with(cutter), ignore_merges, clean_spaces, "tokenizer.json", warnings).name, warnings
 
 
 def byte_level(*cuts: pre_tokenizers.PreTokenizer, use_regex: bool = False) -> pre_tokenizers.Sequence:
@@ -97,5 +97,5 @@ def test_no_pre_tokenizer_at_all() -> None:
 def test_smollm2(shared: Path) -> None:
     text = (shared / "models" / "SmolLM2-135M-Instruct" / "tokenizer.json").read_text(encoding="utf-8")
     warnings: list[str] = []
-    assert choose_pre(Tokenizer.from_str(text), False, False, "", warnings) == "smollm"
+    assert choose_pre(Tokenizer.from_str(text), False, False, "", warnings) == Choice("smollm", cuts=True, merges=True)
     assert warnings == []
