@@ -71,9 +71,10 @@ class Model:
         if threads is not None and threads < 1:
             raise GGPyError(f"threads is {threads}, expected at least 1")
         self.file = file
-        self.config: Config = arch.config(file)
+        config: Config = arch.config(file)
         self.threads = threads or available_threads()
-        self.context = _context(self.config, context, file)
+        self.context = _context(config, context, file)
+        self.config = config.for_context(self.context)
         self.tokenizer: Tokenizer = load_tokenizer(file.metadata)
         if self.tokenizer.n_vocab != self.config.n_vocab:
             raise ModelError(

@@ -3,10 +3,11 @@
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config
 from ggpy.arch.llama import LLAMA
+from ggpy.arch.phi3 import PHI3
 from ggpy.arch.qwen2 import QWEN2
 from ggpy.arch.qwen3 import QWEN3
 
-ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN3)}
+ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN3, PHI3)}
 """By `general.architecture`."""
 
 HF_CLASSES: dict[str, Architecture] = {name: arch for arch in ARCHS.values() for name in arch.hf_classes}

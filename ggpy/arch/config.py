@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,10 @@ MAX_LAYERS, MAX_HEADS, MAX_DIM = 1 << 12, 1 << 14, 1 << 20
 
 @dataclass(frozen=True)
 class Config:
-    """n_*: counts; d_*: widths of vectors; head_dim: values per head; context_length: positions trained on."""
+    """n_*: counts; d_*: widths of vectors; head_dim: values per head; context_length: positions trained on.
+
+    rope_beyond: in longer contexts than so many positions, the rotary settings that take `rope`'s place, throughout.
+    """
 
     n_layers: int
     n_vocab: int
@@ -29,6 +32,13 @@ class Config:
     context_length: int
     norm_eps: float
     rope: Rope
+    rope_beyond: tuple[int, Rope] | None = None
+
+    def for_context(self, length: int) -> Config:
+        """The config of a context of `length` positions."""
+        if self.rope_beyond is None or length <= self.rope_beyond[0]:
+            return self
+        return replace(self, rope=self.rope_beyond[1], rope_beyond=None)
 
     @property
     def cache_shape(self) -> CacheShape:
@@ -88,7 +98,7 @@ def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rop
     if kind not in ("none", "linear", "yarn"):
         raise ModelError(f"{file.path}: {prefix}scaling.type is {kind!r}, supported are 'none', 'linear' and 'yarn'")
     factor = float(meta.number(prefix + "scaling.factor", default=1.0, minimum=1e-6, maximum=1e6)) if kind != "none" else 1.0
-    factors = _factors(file, n_rot)
+    factors = frequency_divisors(file, "rope_freqs.weight", n_rot)
     if kind != "yarn":
         return Rope(head_dim, n_rot, base, pairing, 1 / factor, factors)
     if factors is not None:
@@ -102,14 +112,14 @@ def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rop
     return Rope(head_dim, n_rot, base, pairing, 1.0, yarn_factors(n_rot, base, factor, trained, fast, slow), amplitude)
 
 
-def _factors(file: GGUFFile, n_rot: int) -> np.ndarray | None:
-    """`rope_freqs.weight`: divisors of the frequencies, as Llama 3.1 has them."""
-    tensor = file.tensors.get("rope_freqs.weight")
+def frequency_divisors(file: GGUFFile, name: str, n_rot: int) -> np.ndarray | None:
+    """Divisors of the frequencies, (n_rot / 2,), as Llama 3.1 has them in `rope_freqs.weight`; None where a file lacks the tensor."""
+    tensor = file.tensors.get(name)
     if tensor is None:
         return None
     if tensor.shape != (n_rot // 2,) or tensor.format.decode is None:
-        raise ModelError(f"{file.path}: tensor rope_freqs.weight is {tensor.format.name} {tensor.shape}, expected F32 {(n_rot // 2,)}")
+        raise ModelError(f"{file.path}: tensor {name} is {tensor.format.name} {tensor.shape}, expected F32 {(n_rot // 2,)}")
     factors = tensor.dequantize()
     if not (np.isfinite(factors).all() and (factors > 0).all()):
-        raise ModelError(f"{file.path}: tensor rope_freqs.weight holds {factors.min()}, expected positive finite factors")
+        raise ModelError(f"{file.path}: tensor {name} holds {factors.min()}, expected positive finite factors")
     return factors

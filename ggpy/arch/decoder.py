@@ -59,13 +59,18 @@ def sizes(hf: HFConfig) -> dict[str, int]:
     }
 
 
+def check_activation(hf: HFConfig) -> None:
+    """Refuse any but silu."""
+    if hf.string("hidden_act", "silu") not in ("silu", "swish"):
+        raise hf.refuse("hidden_act", "silu, the only activation this architecture has in GGUF")
+
+
 def metadata(hf: HFConfig, architecture: str, window: int | None = None) -> dict[str, Any]:
     """The `{architecture}.*` keys of a config.json, in the order llama.cpp's converter writes them.
 
     window: a sliding attention window that the file cannot express: the context length is cut to it.
     """
-    if hf.string("hidden_act", "silu") not in ("silu", "swish"):
-        raise hf.refuse("hidden_act", "silu, the only activation this architecture has in GGUF")
+    check_activation(hf)
     if hf.number("partial_rotary_factor", 1.0) != 1.0:
         raise hf.refuse("partial_rotary_factor", "1: rotary positions over whole heads")
     n_heads, n_kv_heads = heads(hf)

@@ -80,6 +80,16 @@ class HFConfig(Mapping[str, Any]):
             raise self.refuse(key, "a list of strings")
         return self._present(key, value, "a list of strings")
 
+    def numbers(self, key: str, count: int, *, above: float = -math.inf) -> list[float]:
+        """The list of `count` finite numbers at `key`, each greater than `above`; raises CheckpointError when it is anything else."""
+        values = self._values.get(key)
+        expected = f"a list of {count} finite numbers" + ("" if above == -math.inf else f" above {above:g}")
+        if type(values) is not list or len(values) != count or not all(type(v) in (int, float) for v in values):
+            raise self.refuse(key, expected)
+        if not all(abs(v) < 1e300 and v > above for v in values):
+            raise self.refuse(key, expected)
+        return [float(v) for v in values]
+
     def section(self, key: str) -> HFConfig:
         """The object at `key`, empty when absent; raises CheckpointError when it is not an object."""
         value = self._values.get(key, {})

@@ -91,6 +91,7 @@ def _nll(path: Path, file: GGUFSource, certificate: Certificate, threads: int) -
         if arch is None:
             raise ModelError(f"{printable(path)}: ggpy does not run architecture {printable(file.architecture, 40)}")
         config = arch.config(gguf)
+        config = config.for_context(config.context_length)
         probe = probe_for(gguf.metadata, config.n_vocab, config.context_length)
         tensors = {t.name: Rows(t.name, t.rows, t.columns, t.open()) for t in file.tensors if t.n_values}
         logits = walk(arch, config, tensors, probe, products, lambda state: None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,6 +36,14 @@ class Weight:
     @property
     def row_bytes(self) -> int:
         return self.format.row_bytes(self.cols)
+
+    def split(self, *rows: int) -> tuple[Weight, ...]:
+        """Views of the first `rows[0]` rows, the next `rows[1]` and so on, of all there are: matrices stored as one."""
+        assert sum(rows) == self.rows and self.bias is None
+        return tuple(
+            replace(self, name=f"{self.name}[{end - n}:{end}]", rows=n, data=self.data[end - n : end])
+            for n, end in zip(rows, accumulate(rows), strict=True)
+        )
 
 
 def load_weights(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]], on_decode: OnDecode | None = None) -> SimpleNamespace:

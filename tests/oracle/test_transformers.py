@@ -13,6 +13,8 @@ import ggpy
 from .tiny_checkpoints import write_checkpoint
 
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
+LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [4.0 + i for i in range(8)],
+        "short_factor": [1.0 + i / 8 for i in range(8)], "original_max_position_embeddings": 64}  # fmt: skip
 TEXT = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # the peers' own deprecations
 
@@ -27,11 +29,11 @@ def transformers_logits(checkpoint: Path, ids: list[int]) -> np.ndarray:
         return model(torch.tensor([ids])).logits[0].numpy()
 
 
-def check(checkpoint: Path, gguf: Path) -> None:
+def check(checkpoint: Path, gguf: Path, context: int = 64) -> None:
     """ggpy keeps keys and values in float16, transformers in float32: that is the difference left."""
     report = ggpy.convert(checkpoint, gguf, type="f32")
     assert report.certificate and report.certificate.kl < 1e-4
-    model = ggpy.load(gguf, context=128)
+    model = ggpy.load(gguf, context=context)
     ids = model.tokenize(TEXT, bos=model.tokenizer.add_bos)
     ours, theirs = model.logits(ids), transformers_logits(checkpoint, ids)
     assert np.abs(ours - theirs).max() < 0.01 * theirs.std()
@@ -47,6 +49,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2, tied": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 24}),
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
+    "phi3": ("Phi3", {"pad_token_id": 0}),
+    "phi3, partly rotated": ("Phi3", {"pad_token_id": 0, "partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
+    "phi3, longrope": ("Phi3", {"pad_token_id": 0, "original_max_position_embeddings": 64, "rope_parameters": LONG}),
 }
 
 
@@ -54,6 +59,13 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
 def test_tiny_checkpoints_of_every_architecture(name: str, tmp_path: Path):
     kind, changes = ARCHITECTURES[name]
     check(write_checkpoint(tmp_path / "checkpoint", kind, **changes), tmp_path / "model.gguf")
+
+
+def test_a_context_beyond_the_trained_one_has_the_long_factors(tmp_path: Path):
+    """transformers takes them for texts that are longer, ggpy, as llama.cpp, for contexts that are."""
+    rope = LONG | {"original_max_position_embeddings": 16, "factor": 2.0}
+    changes = {"pad_token_id": 0, "original_max_position_embeddings": 16, "rope_parameters": rope}
+    check(write_checkpoint(tmp_path / "checkpoint", "Phi3", **changes), tmp_path / "model.gguf")
 
 
 def test_stories260k(shared: Path, tmp_path: Path):

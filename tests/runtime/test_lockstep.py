@@ -57,6 +57,7 @@ def test_every_op_agrees(tmp_path: Path, name: str):
         {"heads": 2, "kv_heads": 2, "head_dim": 128, "layers": 1},
         {"architecture": "qwen2", "biases": True},
         {"architecture": "qwen3", "heads": 6, "kv_heads": 2, "head_dim": 40},
+        {"architecture": "phi3", "heads": 6, "kv_heads": 2, "head_dim": 40},
         {"extra": YARN},
     ],
     ids=lambda changes: " ".join(str(changes.get("architecture", key)) for key in changes),

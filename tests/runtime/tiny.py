@@ -30,6 +30,8 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
     dim = head_dim or d // heads
     matrices = {"attn_q": (heads * dim, d), "attn_k": (kv * dim, d), "attn_v": (kv * dim, d), "attn_output": (d, heads * dim),
                 "ffn_gate": (ff, d), "ffn_up": (ff, d), "ffn_down": (d, ff)}  # fmt: skip
+    if architecture == "phi3":
+        matrices = {"attn_qkv": ((heads + 2 * kv) * dim, d), "attn_output": (d, heads * dim), "ffn_up": (2 * ff, d), "ffn_down": (d, ff)}
     tensors: dict[str, tuple[np.ndarray, BlockFormat]] = {}
 
     def add(name: str, values: np.ndarray, fmt: BlockFormat) -> None:
@@ -52,7 +54,10 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
     add("output_norm.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
     if not tied:
         matrix("output", shape["vocab"], d)
-    if factors:
+    if factors and architecture == "phi3":
+        for kind, largest in (("long", 8), ("short", 2)):
+            add(f"rope_factors_{kind}.weight", rng.uniform(1, largest, dim // 2), BLOCKS["F32"])
+    elif factors:
         add("rope_freqs.weight", rng.uniform(1, 8, dim // 2), BLOCKS["F32"])
     with GGUFWriter(path, force=True) as writer:
         write_metadata(writer, shape, dim, architecture, extra or {})

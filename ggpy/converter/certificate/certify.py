@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ggpy.arch import ARCHS, Architecture, Config
-from ggpy.converter.certificate.decoders import llama, qwen2, qwen3
+from ggpy.converter.certificate.decoders import llama, phi3, qwen2, qwen3
 from ggpy.converter.certificate.judge import judge
 from ggpy.converter.certificate.measure import Measured, measure
 from ggpy.converter.certificate.oracle import Oracle, Parameters
@@ -32,6 +32,7 @@ ORACLES: dict[str, Oracle] = {
     "LlamaForCausalLM": llama,
     "LLaMAForCausalLM": llama,
     "MistralForCausalLM": llama,
+    "Phi3ForCausalLM": phi3,
     "Qwen2ForCausalLM": qwen2,
     "Qwen3ForCausalLM": qwen3,
 }
@@ -65,6 +66,7 @@ def certify(source: Source, path: Path, threads: int, on_layer: OnLayer = lambda
         try:
             arch = ARCHS[gguf.metadata.string("general.architecture")]
             config = arch.config(gguf)
+            config = config.for_context(config.context_length)
             probe = probe_for(gguf.metadata, config.n_vocab, config.context_length)
             states = _counted(_source_states(source, arch, config, probe, products), on_layer)
             with np.errstate(all="ignore"):  # weights may be absurd; what is not finite shows in the figures

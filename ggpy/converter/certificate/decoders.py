@@ -1,9 +1,11 @@
-"""Llama, Mistral, Qwen2 and Qwen3 as transformers computes them (`modeling_llama.py` and its likes)."""
+"""Llama, Mistral, Qwen2, Qwen3 and Phi-3 as transformers computes them (`modeling_llama.py` and its likes)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+
+import numpy as np
 
 from ggpy.converter.certificate.oracle import (
     Array,
@@ -28,11 +30,12 @@ def _decoder(
     other_bias: bool | str = False,
     head_norms: bool = False,
     paired: bool = False,
+    fused: bool = False,
 ) -> Iterator[State]:
     """The states of a checkpoint, see `Oracle`.
 
     qkv_bias, other_bias: of the attention's products, always or by a key of config.json. head_norms: of each head of q and k. paired:
-    GGUF keeps rotary pairs as neighbours.
+    GGUF keeps rotary pairs as neighbours. fused: one product for q, k and v, one for gate and up.
     """
     n_heads, eps = p.config["num_attention_heads"], p.config.get("rms_norm_eps", 1e-6)
     n_kv_heads = p.config.get("num_key_value_heads") or n_heads
@@ -50,9 +53,11 @@ def _decoder(
     for i in range(p.config["num_hidden_layers"]):
         layer = f"model.layers.{i}."
         h = rms_norm(x, p.vector(layer + "input_layernorm.weight"), eps)
-        q = heads(p.linear(h, layer + "self_attn.q_proj", bias=bias_qkv), n_heads)
-        k = heads(p.linear(h, layer + "self_attn.k_proj", bias=bias_qkv), n_kv_heads)
-        v = p.linear(h, layer + "self_attn.v_proj", bias=bias_qkv)
+        if fused:
+            q, k, v = np.split(p.linear(h, layer + "self_attn.qkv_proj"), [n_heads * head_dim, (n_heads + n_kv_heads) * head_dim], -1)
+        else:
+            q, k, v = (p.linear(h, f"{layer}self_attn.{part}_proj", bias=bias_qkv) for part in "qkv")
+        q, k = heads(q, n_heads), heads(k, n_kv_heads)
         stages = {"attn_norm": h, "attn_q": ordered(q), "attn_k": ordered(k), "attn_v": v}
         turned = "attn_q", "attn_k"
         if head_norms:
@@ -64,8 +69,10 @@ def _decoder(
         o = p.linear(attended, layer + "self_attn.o_proj", bias=bias_o)
         x = x + o
         h2 = rms_norm(x, p.vector(layer + "post_attention_layernorm.weight"), eps)
-        gate = p.linear(h2, layer + "mlp.gate_proj", bias=mlp_bias)
-        up = p.linear(h2, layer + "mlp.up_proj", bias=mlp_bias)
+        if fused:
+            gate, up = np.split(p.linear(h2, layer + "mlp.gate_up_proj"), 2, -1)
+        else:
+            gate, up = (p.linear(h2, f"{layer}mlp.{part}_proj", bias=mlp_bias) for part in ("gate", "up"))
         down = p.linear(silu(gate) * up, layer + "mlp.down_proj", bias=mlp_bias)
         x = x + down
         stages |= {turned[0] + ROTATED: ordered(turned_q), turned[1] + ROTATED: ordered(turned_k), "attn_output": o,
@@ -79,3 +86,4 @@ def _decoder(
 llama = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", paired=True)
 qwen2 = partial(_decoder, qkv_bias=True)
 qwen3 = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", head_norms=True)
+phi3 = partial(_decoder, fused=True)

@@ -64,17 +64,20 @@ def silu(x: Array) -> Array:
 
 
 def rotate_half(x: Array, angles: NDArray[np.float64], amplitude: float = 1.0) -> Array:
-    """Rotary embedding of heads (n, n_heads, head_dim) by angles (n, head_dim / 2), pairing i with i + head_dim / 2, cosines and sines
-    times `amplitude`."""
+    """Rotary embedding of heads (n, n_heads, head_dim) by angles (n, n_rot / 2): of their first n_rot values, pairing i with i + n_rot / 2,
+    cosines and sines times `amplitude`."""
     cosines, sines = (amplitude * f(np.concatenate([angles, angles], -1)).astype(np.float32)[:, None] for f in (np.cos, np.sin))
-    first, second = np.split(x, 2, -1)
-    return (x * cosines + np.concatenate([-second, first], -1) * sines).astype(np.float32)
+    turned, rest = np.split(x, [cosines.shape[-1]], -1)
+    first, second = np.split(turned, 2, -1)
+    turned = (turned * cosines + np.concatenate([-second, first], -1) * sines).astype(np.float32)
+    return np.concatenate([turned, rest], -1)
 
 
 def rotary_angles(config: Mapping[str, Any], head_dim: int, positions: np.ndarray) -> tuple[NDArray[np.float64], float]:
-    """Radians (n, head_dim / 2), and what cosines and sines are multiplied by: transformers' `ROPE_INIT_FUNCTIONS` for default, linear,
-    dynamic (within the trained context), yarn and llama3. CheckpointError for others."""
+    """Radians (n, n_rot / 2), and what cosines and sines are multiplied by: transformers' `ROPE_INIT_FUNCTIONS` for default, linear,
+    dynamic (within the trained context), yarn, longrope and llama3. CheckpointError for others."""
     scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    head_dim = int(head_dim * (scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1))
     theta = scaling.get("rope_theta") or config.get("rope_theta") or 10000.0
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
@@ -90,6 +93,12 @@ def rotary_angles(config: Mapping[str, Any], head_dim: int, positions: np.ndarra
             frequencies, theta, scaling, scaling.get("original_max_position_embeddings") or config["max_position_embeddings"]
         )
         return positions[:, None] * frequencies, scaling.get("attention_factor") or (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)
+    elif kind in ("longrope", "su"):
+        original = scaling.get("original_max_position_embeddings") or config["original_max_position_embeddings"]
+        factors = scaling["long_factor" if positions.max() >= original else "short_factor"]
+        factor = scaling.get("factor") or config["max_position_embeddings"] / original
+        amplitude = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+        return positions[:, None] * frequencies / np.array(factors), scaling.get("attention_factor") or amplitude
     elif kind not in ("default", "none", "dynamic"):
         raise CheckpointError(f"rotary scaling of kind {kind} is not checked yet")
     return positions[:, None] * frequencies, 1.0

@@ -28,6 +28,12 @@ class Rows:
         """All of it, float32 (n_rows, n_columns); for what is small."""
         return widened(self.read(0, self.n_rows))
 
+    def part(self, first: int, last: int) -> Rows:
+        """Rows `first` to before `last`, as a matrix."""
+        return Rows(
+            f"{self.name}[{first}:{last}]", last - first, self.n_columns, lambda start, stop: self.read(first + start, first + stop)
+        )
+
     def at(self, rows: np.ndarray) -> NDArray[np.float32]:
         """The rows with these numbers, float32 (len(rows), n_columns), each read once."""
         numbers, places = np.unique(rows, return_inverse=True)

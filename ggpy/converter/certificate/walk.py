@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,6 +67,11 @@ class RowsWeight:
     @property
     def cols(self) -> int:
         return self.matrix.n_columns
+
+    def split(self, *rows: int) -> tuple[RowsWeight, ...]:
+        """As `Weight.split`."""
+        ends = accumulate(rows)
+        return tuple(RowsWeight(self.matrix.part(end - n, end)) for n, end in zip(rows, ends, strict=True))
 
     @property
     def data(self) -> NDArray[np.uint8]:
