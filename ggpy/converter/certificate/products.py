@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggpy.converter.stream import Workers
+from ggpy.kernels.kinds import TILED_FROM, scratch_bytes
+from ggpy.runtime.compiled import kernel
 from ggpy.runtime.encode import widened
+from ggpy.runtime.parallel import run_kernel
+from ggpy.simd.target import target
 
-_PIECE_VALUES = 1 << 21
+_PIECE_VALUES = 1 << 20
+LINE = 64  # bytes that scratch memory is aligned to
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,12 @@ class Rows:
 
 
 class Products:
-    """Products with `Rows`, whose pieces `threads` threads read and decode ahead. A context manager; leaving it ends them."""
+    """Products with `Rows`: each of `threads` threads reads, decodes and multiplies pieces, in float32 by the kernel of F32 weights, whose
+    sums do not depend on the threads. A context manager; leaving it ends them."""
 
     def __init__(self, threads: int):
         self._workers = Workers(threads)
+        self._kernel = kernel("f32", "linear")
 
     def __enter__(self) -> Products:
         return self
@@ -54,14 +61,28 @@ class Products:
 
     def __call__(self, x: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
         """x @ rows.T: float32 (n, n_rows) from x float32 (n, n_columns)."""
-        result = np.empty((len(x), rows.n_rows), np.float32)
+        tile = target().tile_tokens
+        tokens = -(-max(len(x), TILED_FROM) // tile) * tile
+        padded = np.zeros((tokens, rows.n_columns), np.float32)
+        padded[: len(x)] = x
+        tiles = np.ascontiguousarray(padded.reshape(-1, tile, rows.n_columns).transpose(0, 2, 1))  # as the kernel reads its activations
+        result = np.empty((tokens, rows.n_rows), np.float32)
         step = max(1, _PIECE_VALUES // rows.n_columns)
-        starts = range(0, rows.n_rows, step)
-        pieces = self._workers.in_order(partial(_piece, rows, start, min(start + step, rows.n_rows)) for start in starts)
-        for start, piece in zip(starts, pieces, strict=True):
-            np.matmul(x, piece.T, out=result[:, start : start + len(piece)])
-        return result
+        pieces = (
+            partial(self._multiply, tiles, rows, start, min(start + step, rows.n_rows), result) for start in range(0, rows.n_rows, step)
+        )
+        for _ in self._workers.in_order(pieces):
+            pass
+        return result[: len(x)]
 
-
-def _piece(rows: Rows, start: int, stop: int) -> NDArray[np.float32]:
-    return widened(rows.read(start, stop))
+    def _multiply(self, tiles: NDArray[np.float32], rows: Rows, start: int, stop: int, result: NDArray[np.float32]) -> None:
+        """Columns `start` to `stop` of `result`; see `ggpy.kernels.linear` for the kernel's words."""
+        weights, k = np.ascontiguousarray(widened(rows.read(start, stop))), rows.n_columns
+        scratch = np.empty(scratch_bytes("F32", k, tiles.shape[1]) + LINE, np.uint8)
+        count = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
+        words = (
+            weights.ctypes.data, 4 * k, stop - start, k, tiles.ctypes.data,
+            result.ctypes.data + 4 * start, 4 * rows.n_rows, count.ctypes.data, count.ctypes.data + 8,
+            scratch.ctypes.data + -scratch.ctypes.data % LINE, 0, 0, 0, 0, 0,
+        )  # fmt: skip
+        run_kernel(self._kernel, np.array(words, np.int64))
