@@ -12,6 +12,7 @@ from ggpy.gguf import Metadata
 from ggpy.gguf.strings import Strings
 from ggpy.tokenizer import TokenType
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS
+from ggpy.tokenizer.program import read_program
 from ggpy.tokenizer.tokenizer import Tokenizer, load_tokenizer
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "mask")
@@ -25,6 +26,8 @@ def tokenizer_files(metadata: Metadata) -> dict[str, bytes]:
     tokenizer, kind = load_tokenizer(metadata), metadata.string("tokenizer.ggml.model")
     tokens, types = list(tokenizer.vocabulary), [tokenizer.token_type(i) for i in range(tokenizer.n_vocab)]
     files: dict[str, bytes] = {}
+    if kind == "t5":
+        raise TokenizerError(f"{metadata.path}: tokenizer.ggml.model 't5' cannot be exported yet; supported are 'gpt2' and 'llama'")
     if kind == "gpt2":
         model, cut = _byte_level(tokens, types, metadata.packed_strings("tokenizer.ggml.merges"), metadata)
     else:
@@ -59,14 +62,16 @@ def _added_tokens(tokens: list[str], types: list[TokenType]) -> Iterator[dict[st
 
 
 def _byte_level(tokens: list[str], types: list[TokenType], merges: Strings, metadata: Metadata) -> tuple[dict[str, Any], dict[str, Any]]:
-    pre = PRE_TOKENIZERS[metadata.string("tokenizer.ggml.pre", "") or "default"]
+    pre = read_program(metadata, PRE_TOKENIZERS.get(metadata.string("tokenizer.ggml.pre", ""), PRE_TOKENIZERS["default"]))
     vocabulary = {text: i for i, text in enumerate(tokens) if types[i] is not TokenType.UNUSED}
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     known = [[a, b] for a, b in pairs if a in vocabulary and b in vocabulary and a + b in vocabulary]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     cuts = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in pre.patterns]
     model = _model(vocabulary, known, ignore_merges=pre.ignore_merges)
-    parts = {"normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*cuts, byte_level]}, "decoder": byte_level}
+    cutter = json.loads(pre.program) if pre.program else {"type": "Sequence", "pretokenizers": [*cuts, byte_level]}
+    normalizer = json.loads(pre.normalizer) if pre.normalizer else None
+    parts = {"normalizer": normalizer, "pre_tokenizer": cutter, "decoder": byte_level}
     return model, parts
 
 

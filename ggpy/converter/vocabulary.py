@@ -53,7 +53,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     pieces = _read_pieces(files, engine, warnings)
     pieces.add(files.added_tokens().values(), _n_rows(files, config, pieces), warnings)
     roles = special_ids(files, config, pieces.texts, warnings)
-    add_bos, add_eos = added_ends(files, engine, roles, pieces.model == "llama", warnings)
+    add_bos, add_eos = added_ends(files, engine, roles, pieces.model, warnings)
     metadata: dict[str, Any] = {
         "tokenizer.ggml.model": pieces.model,
         "tokenizer.ggml.pre": pieces.pre,

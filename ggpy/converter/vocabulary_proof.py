@@ -54,7 +54,7 @@ class TokenizerProof:
 
     def __str__(self) -> str:
         """One line for a summary."""
-        skipped = f" ({self.skipped} left out where tokenizers puts no space and sentencepiece does)" if self.skipped else ""
+        skipped = f" ({self.skipped} left out that differ by the space put in front)" if self.skipped else ""
         if not self.n_different:
             return f"tokenizer: {self.n_texts} texts give the same ids as {self.source}{skipped}"
         return (
@@ -119,16 +119,17 @@ def proof_texts() -> list[str]:
 
 def _readers(files: TokenizerFiles, tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> tuple[str, Encode, Encode, Callable[[str], bool]]:
     """The source's name, both encoders, and which texts to leave out."""
-    is_llama = metadata["tokenizer.ggml.model"] == "llama"
-    if files.model is not None and is_llama:
+    is_unigram = metadata["tokenizer.ggml.model"] == "t5"  # before spaces alone, sentencepiece puts one more, llama.cpp none
+    is_sentencepiece = metadata["tokenizer.ggml.model"] in ("llama", "t5")
+    if files.model is not None and is_sentencepiece:
         source = _sentencepiece(files.model, str(files.folder / "tokenizer.model"))
         if source is not None:
-            return "tokenizer.model", source, tokenizer.encode, lambda text: False
+            return "tokenizer.model", source, tokenizer.encode, lambda text: is_unigram and bool(text) and not text.strip()
     if files.json is None:
         raise CheckpointError(f"{files.folder}: no tokenizer.model and no tokenizer.json to compare with")
     engine, where = load_engine(files.json_text, files.json.where), files.json.where
     # Metaspace puts no mark before a text that starts with one, and none after a special token.
-    unmarked = tuple(token.text for token in files.added_tokens().values()) if is_llama and uses_metaspace(files.json) else None
+    unmarked = tuple(token.text for token in files.added_tokens().values()) if is_sentencepiece and uses_metaspace(files.json) else None
     return (
         "tokenizer.json",
         lambda text: guarded(lambda: engine.encode(text, add_special_tokens=False).ids, where),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from ggpy.converter.vocabulary_pieces import Pieces, spaced
 from ggpy.errors import CheckpointError, printable
@@ -12,8 +15,8 @@ from ggpy.tokenizer import TokenType
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
-_BPE = 2
-_MODEL_TYPES: dict[int | bytes, str] = {1: "unigram", 3: "word", 4: "char"}
+_MODELS: dict[int | bytes, str] = {1: "t5", 2: "llama"}  # unigram, BPE
+_MODEL_TYPES: dict[int | bytes, str] = {3: "word", 4: "char"}
 _TYPES = {
     1: TokenType.NORMAL,
     2: TokenType.UNKNOWN,
@@ -25,7 +28,7 @@ _TYPES = {
 
 
 def read_sentencepiece(data: bytes, where: str, warnings: list[str]) -> Pieces:
-    """The pieces of a tokenizer.model. Raises CheckpointError for damaged data and for models that are not BPE."""
+    """The pieces of a tokenizer.model. Raises CheckpointError for damaged data and for models that are neither BPE nor unigram."""
     pieces = Pieces("llama", "default", [], [], scores=[], where=where)
     trainer, normalizer = {}, {}
     try:
@@ -41,19 +44,39 @@ def read_sentencepiece(data: bytes, where: str, warnings: list[str]) -> Pieces:
     if not pieces.texts:
         raise CheckpointError(f"{where}: no sentencepiece model: it has no pieces")
     kind = trainer.get(3, 1)
-    if kind != _BPE:
-        raise CheckpointError(f"{where}: a sentencepiece model of type {_MODEL_TYPES.get(kind, printable(kind, 20))}; supported is BPE")
+    if kind not in _MODELS:
+        name = _MODEL_TYPES.get(kind, printable(kind, 20))
+        raise CheckpointError(f"{where}: a sentencepiece model of type {name}; supported are BPE and unigram")
+    pieces.model = _MODELS[kind]
     pieces.add_space_prefix = bool(normalizer.get(3, 1))
-    _check_normalizer(normalizer, where, warnings)
-    return pieces
-
-
-def _check_normalizer(normalizer: dict[int, int | bytes], where: str, warnings: list[str]) -> None:
-    if normalizer.get(2):
+    if pieces.model == "t5":
+        pieces.further = _unigram_keys(pieces, trainer, normalizer, warnings)
+    elif normalizer.get(2):
         name = printable(bytes(normalizer.get(1, b"")).decode("utf-8", "replace"), 40)  # type: ignore[arg-type]
         warnings.append(f"{where}: it normalizes text ('{name}'), which GGUF cannot say: unusual characters will be read as they are")
     if normalizer.get(4, 1) and not normalizer.get(5, 1):
         warnings.append(f"{where}: it does not escape white space, which GGUF cannot say")
+    return pieces
+
+
+def _unigram_keys(
+    pieces: Pieces, trainer: dict[int, int | bytes], normalizer: dict[int, int | bytes], warnings: list[str]
+) -> dict[str, Any]:
+    """What GGUF says of unigram models alone: the token for the unknown, and how text is normalized."""
+    if TokenType.UNKNOWN not in pieces.types:
+        raise CheckpointError(f"{pieces.where}: no sentencepiece model: no piece stands for the unknown")
+    if trainer.get(24):
+        warnings.append(f"{pieces.where}: it puts the mark of a space behind words, which GGUF cannot say")
+    if trainer.get(35):
+        warnings.append(f"{pieces.where}: it spells unknown text in bytes, which ggpy does; llama.cpp reads the unknown token instead")
+    charsmap = normalizer.get(2, b"")
+    keys: dict[str, Any] = {
+        "tokenizer.ggml.unknown_token_id": pieces.types.index(TokenType.UNKNOWN),
+        "tokenizer.ggml.remove_extra_whitespaces": bool(normalizer.get(4, 1)),
+    }
+    if isinstance(charsmap, bytes) and charsmap:
+        keys["tokenizer.ggml.precompiled_charsmap"] = np.frombuffer(charsmap, np.uint8)
+    return keys
 
 
 def _add_piece(pieces: Pieces, message: dict[int, int | bytes]) -> None:

@@ -55,13 +55,11 @@ def special_keys(found: dict[str, int]) -> dict[str, int]:
     return {f"tokenizer.ggml.{SPECIAL_ID_KEYS[role][0]}": i for role, i in found.items()}
 
 
-def added_ends(
-    files: TokenizerFiles, engine: Engine | None, found: dict[str, int], is_sentencepiece: bool, warnings: list[str]
-) -> tuple[bool, bool]:
+def added_ends(files: TokenizerFiles, engine: Engine | None, found: dict[str, int], model: str, warnings: list[str]) -> tuple[bool, bool]:
     """Whether (BOS, EOS) are added to a text.
 
     What the post-processor of tokenizer.json does decides; without one that adds anything, add_bos_token and add_eos_token of
-    tokenizer_config.json; without these, sentencepiece models start with BOS.
+    tokenizer_config.json; without these, BPE models of sentencepiece start with BOS, unigram models end with EOS.
     """
     if files.json is not None and engine is not None and _has_template(files.json):
         lead, tail = _around(engine, files.json.where)
@@ -69,8 +67,8 @@ def added_ends(
             if ids and ids != [found.get(role)]:
                 warnings.append(f"{files.json.where}: it adds tokens {ids} to a text, where GGUF can only say one {role.upper()}")
         return lead[-1:] == [found.get("bos")], tail[:1] == [found.get("eos")]
-    add_bos = files.config.boolean("add_bos_token", is_sentencepiece and "bos" in found)
-    return add_bos, files.config.boolean("add_eos_token", False)
+    add_bos = files.config.boolean("add_bos_token", model == "llama" and "bos" in found)
+    return add_bos, files.config.boolean("add_eos_token", model == "t5" and "eos" in found)
 
 
 def _around(engine: Engine, where: str) -> tuple[list[int], list[int]]:

@@ -14,6 +14,7 @@ from ggpy.tokenizer.byte_level import ByteLevelBPE
 from ggpy.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from ggpy.tokenizer.program import PRE_TOKENIZER_KEY, read_program
 from ggpy.tokenizer.sentencepiece_bpe import SentencePieceBPE
+from ggpy.tokenizer.sentencepiece_unigram import SentencePieceUnigram
 from ggpy.tokenizer.special import SpecialTokens, settle_roles
 from ggpy.tokenizer.stream import StreamDecoder
 from ggpy.tokenizer.token_table import TokenTable, TokenType, read_token_table
@@ -21,6 +22,7 @@ from ggpy.tokenizer.token_table import TokenTable, TokenType, read_token_table
 log = Log(__name__)
 
 _SENTENCEPIECE_DEFAULTS = {"bos": 1, "eos": 2}
+_UNIGRAM_DEFAULTS = {"eos": 1, "unk": 2, "pad": 0}
 _TEXT_ITSELF = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 
@@ -40,14 +42,16 @@ class Tokenizer:
     chat_template: Jinja source, or None.
     """
 
-    def __init__(self, table: TokenTable, model: Model, metadata: Metadata, *, add_bos: bool, add_space_prefix: bool):
+    def __init__(
+        self, table: TokenTable, model: Model, metadata: Metadata, *, add_bos: bool, add_space_prefix: bool, add_eos: bool = False
+    ):
         table, self.end_ids = settle_roles(table)
         self._table, self._model = table, model
         self._special = SpecialTokens(table, _stripping(table, metadata))
         self._bytes: list[bytes | None] = [None] * len(table.tokens)
         self.bos, self.eos, self.eot = (table.special.get(role) for role in ("bos", "eos", "eot"))
         self.add_bos = metadata.boolean("tokenizer.ggml.add_bos_token", add_bos)
-        self.add_eos = metadata.boolean("tokenizer.ggml.add_eos_token", False)
+        self.add_eos = metadata.boolean("tokenizer.ggml.add_eos_token", add_eos)
         self.add_space_prefix = metadata.boolean("tokenizer.ggml.add_space_prefix", add_space_prefix)
         self.chat_template: str | None = metadata.string("tokenizer.chat_template", None)
         for role, wanted, i in (("bos", self.add_bos, self.bos), ("eos", self.add_eos, self.eos)):
@@ -101,7 +105,7 @@ class Tokenizer:
         """
         checked = [self._checked(i) for i in ids]
         pieces = [self._shown(i, special) for i in checked]
-        if self.add_space_prefix and isinstance(self._model, SentencePieceBPE):
+        if self.add_space_prefix and not isinstance(self._model, ByteLevelBPE):
             first = next((at for at, i in enumerate(checked) if self._table.types[i] not in _HIDDEN), None)
             if first is not None:
                 pieces[first] = pieces[first].removeprefix(b" ")
@@ -157,9 +161,19 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
 
 
 def _load_sentencepiece(table: TokenTable, metadata: Metadata) -> Tokenizer:
-    defaults = {role: i for role, i in _SENTENCEPIECE_DEFAULTS.items() if i < len(table.tokens)}
-    table = replace(table, special=defaults | table.special)
+    table = _with_defaults(table, _SENTENCEPIECE_DEFAULTS)
     return Tokenizer(table, SentencePieceBPE(table), metadata, add_bos=True, add_space_prefix=True)
+
+
+def _load_unigram(table: TokenTable, metadata: Metadata) -> Tokenizer:
+    table = _with_defaults(table, _UNIGRAM_DEFAULTS)
+    add_space_prefix = metadata.boolean("tokenizer.ggml.add_space_prefix", False)
+    model = SentencePieceUnigram(table, metadata, add_space_prefix)
+    return Tokenizer(table, model, metadata, add_bos=False, add_eos=True, add_space_prefix=add_space_prefix)
+
+
+def _with_defaults(table: TokenTable, roles: Mapping[str, int]) -> TokenTable:
+    return replace(table, special={role: i for role, i in roles.items() if i < len(table.tokens)} | table.special)
 
 
 def _load_byte_level(table: TokenTable, metadata: Metadata) -> Tokenizer:
@@ -168,7 +182,7 @@ def _load_byte_level(table: TokenTable, metadata: Metadata) -> Tokenizer:
     return Tokenizer(table, model, metadata, add_bos=pre.add_bos, add_space_prefix=False)
 
 
-_LOADERS = {"llama": _load_sentencepiece, "gpt2": _load_byte_level}
+_LOADERS = {"llama": _load_sentencepiece, "t5": _load_unigram, "gpt2": _load_byte_level}
 
 
 def _pre_tokenizer(metadata: Metadata) -> PreTokenizer:

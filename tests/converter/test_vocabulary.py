@@ -42,6 +42,23 @@ def test_sentencepiece(tmp_path: Path) -> None:
     assert (proof.n_different, proof.skipped, proof.n_texts) == (0, 0, len(proof_texts()))
 
 
+@pytest.mark.parametrize("byte_fallback", [False, True])
+@pytest.mark.parametrize("rule", ["identity", "nmt_nfkc"])
+def test_unigram(tmp_path: Path, rule: str, byte_fallback: bool) -> None:
+    size = 340 if byte_fallback else 90
+    model = sentencepiece_model(
+        size, model_type="unigram", byte_fallback=byte_fallback, normalization_rule_name=rule, remove_extra_whitespaces=rule != "identity"
+    )
+    folder = write_tokenizer(tmp_path, tokenizer_model=model)
+    vocabulary = read_vocabulary(folder, {"eos_token_id": 2})
+    assert [value(vocabulary, key) for key in ("model", "unknown_token_id", "add_bos_token", "add_eos_token")] == ["t5", 0, False, True]
+    assert value(vocabulary, "remove_extra_whitespaces") is (rule != "identity")
+    assert (value(vocabulary, "precompiled_charsmap") is None) is (rule == "identity")
+    assert any("llama.cpp reads the unknown token instead" in warning for warning in vocabulary.warnings) is byte_fallback
+    proof = prove_tokenizer(vocabulary.metadata, folder)
+    assert (proof.n_different, proof.skipped) == (0, 2)
+
+
 def test_value_types_are_those_gguf_readers_expect(tmp_path: Path) -> None:
     folder = write_tokenizer(tmp_path, tokenizer_model=sentencepiece_model())
     metadata = Metadata.of(read_vocabulary(folder, {"bos_token_id": 1}).metadata)

@@ -98,3 +98,14 @@ def test_sentencepiece_ids(tmp_path: Path) -> None:
     metadata = read_vocabulary(folder, {"bos_token_id": 1, "eos_token_id": 2, "unk_token_id": 0}).metadata
     compare(tmp_path / "model.gguf", metadata, "</s>")
     compare(tmp_path / "tool.gguf", metadata, "<tool>")
+
+
+@pytest.mark.parametrize("rule", ["identity", "nmt_nfkc_cf"])
+def test_unigram_ids(tmp_path: Path, rule: str) -> None:
+    options = {"vocab_size": 90, "byte_fallback": False, "user_defined_symbols": "<tool>", "normalization_rule_name": rule}
+    model = sentencepiece_model(model_type="unigram", remove_extra_whitespaces=rule != "identity", **options)
+    folder = write_tokenizer(tmp_path / "hf", tokenizer_model=model)
+    metadata = read_vocabulary(folder, {"bos_token_id": 1, "eos_token_id": 2}).metadata
+    assert metadata["tokenizer.ggml.model"] == "t5"
+    compare(tmp_path / "model.gguf", metadata, "</s>")
+    compare(tmp_path / "tool.gguf", metadata, "<tool>")

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ggpy.tokenizer import Tokenizer, TokenType
-from tests.tokenizer.vocabularies import byte_level, sentencepiece
+from tests.tokenizer.vocabularies import byte_level, sentencepiece, unigram
 
-BUILDERS = pytest.mark.parametrize("build", [sentencepiece, byte_level])
+BUILDERS = pytest.mark.parametrize("build", [sentencepiece, unigram, byte_level])
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)
 
 
@@ -23,7 +23,9 @@ def test_any_text_comes_back(build: Callable[[], Tokenizer], text: str, parse_sp
     expected = "".join(
         "\ufffd" if 0xD800 <= ord(c) < 0xE000 else c for c in text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     )
-    if build is sentencepiece:
+    if build is unigram and not expected.strip(" "):
+        expected = expected[1:]  # as in llama.cpp, no space is put before spaces alone, but one is taken away
+    if build is not byte_level:
         expected = expected.replace("▁", " ")
     decoded = tokenizer.decode(tokenizer.encode(text, parse_special=parse_special))
     assert decoded == expected or "<keep>" in text
@@ -122,13 +124,14 @@ def test_streams_hide_control_tokens() -> None:
 
 
 @BUILDERS
-@pytest.mark.parametrize("text", ["a", " ", "🙂", "<", "<s>"])
+@pytest.mark.parametrize("text", ["a", " ", "\n", "🙂", "e\u0301", "<", "<s>"])
 def test_a_megabyte_of_one_thing_takes_seconds(build: Callable[[], Tokenizer], text: str) -> None:
     tokenizer = build()
     start = time.process_time()
     ids = tokenizer.encode(text * (10**6 // len(text.encode())))
     assert time.process_time() - start < 5
-    assert tokenizer.decode(ids) == text * (10**6 // len(text.encode()))
+    back = text * (10**6 // len(text.encode()))
+    assert tokenizer.decode(ids) == (back[1:] if build is unigram and text == " " else back)
 
 
 def test_chat_template() -> None:

@@ -56,6 +56,12 @@ def sentencepiece_metadata(changes: Mapping[str, Any] | None = None, *, pieces: 
     return _changed(values, changes)
 
 
+def unigram_metadata(changes: Mapping[str, Any] | None = None, *, pieces: list[str] = PIECES) -> dict[str, Any]:
+    """Unigram with the tokens of `sentencepiece_metadata`: later pieces score less."""
+    values = sentencepiece_metadata(pieces=pieces) | {"tokenizer.ggml.model": "t5", "tokenizer.ggml.add_space_prefix": True}
+    return _changed(values | {"tokenizer.ggml.add_eos_token": False}, changes)
+
+
 def byte_level_metadata(changes: Mapping[str, Any] | None = None, *, merges: list[str] = MERGES, pre: str = "gpt-2") -> dict[str, Any]:
     """Byte-level BPE: 256 bytes, what `merges` make, then <|endoftext|> as a control token and <keep> as user-defined."""
     tokens = [*BYTE_OF, *dict.fromkeys(merge.replace(" ", "") for merge in merges), "<|endoftext|>", "<keep>"]
@@ -79,6 +85,10 @@ def _changed(values: dict[str, Any], changes: Mapping[str, Any] | None) -> dict[
 
 def sentencepiece(changes: Mapping[str, Any] | None = None, **options: Any) -> Tokenizer:
     return load_tokenizer(Metadata.of(sentencepiece_metadata(changes, **options)))
+
+
+def unigram(changes: Mapping[str, Any] | None = None, **options: Any) -> Tokenizer:
+    return load_tokenizer(Metadata.of(unigram_metadata(changes, **options)))
 
 
 def byte_level(changes: Mapping[str, Any] | None = None, **options: Any) -> Tokenizer:
