@@ -23,7 +23,9 @@ VERIFY = ("full", "bytes", "none")  # as ggpy.converter.options has them, which 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy-convert`."""
     parser = command_parser("ggpy-convert", "Convert a Hugging Face checkpoint, or requantize a GGUF file, into a GGUF file.")
-    parser.add_argument("src", metavar="SRC", help="a checkpoint directory, a .gguf file, or a Hub repository (owner/model[@revision])")
+    parser.add_argument(
+        "src", metavar="SRC", help="a checkpoint directory, a .gguf file, or a Hub repository (owner/model[@revision][:type])"
+    )
     parser.add_argument("-o", "--output", metavar="OUT", help="the new file (default: the model's name and type, in the current directory)")
     parser.add_argument(
         "-t",
@@ -113,12 +115,12 @@ def _convert(args: argparse.Namespace) -> None:
     from ggpy.converter.lora import is_adapter
 
     _check_card(args)
-    source = find_source(args.src)
+    source = find_source(args.src, lambda line: print(f"{args.prog}: {printable(line, 2000)}", file=sys.stderr, flush=True))
     if is_adapter(source):
         return _convert_adapter(source, args)
     if args.base:
         raise GGPyError(f"--base {printable(args.base)}: is for adapters, which {printable(args.src)} is none of; merge one with --lora")
-    lora = [_weighted(text) for text in args.lora]
+    lora = [(find_source(name), weight) for name, weight in map(_weighted, args.lora)]
     with shown_progress() as (on_progress, say):
         report = convert(
             source,
@@ -166,18 +168,18 @@ def _convert_adapter(source: Path, args: argparse.Namespace) -> None:
     print(report)
 
 
-def _weighted(text: str) -> tuple[Path, float]:
+def _weighted(text: str) -> tuple[str, float]:
     """DIR or DIR=WEIGHT; a directory with an equals sign in its name is itself."""
     name, equals, weight = text.rpartition("=")
     if not equals or Path(text).is_dir():
-        return Path(text), 1.0
+        return text, 1.0
     try:
         value = float(weight)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise GGPyError(f"--lora {printable(text)}: weight '{printable(weight, 40)}' is not a finite number")
-    return Path(name), value
+    return name, value
 
 
 def _check_card(args: argparse.Namespace) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 import atexit
 import hashlib
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import ggpy
 from ggpy.cache import cache_directory
 from ggpy.cli.status import Status
-from ggpy.errors import GGPyError, GGUFError, printable
+from ggpy.errors import GGUFError
 
 DEMO = Path(ggpy.__file__).parent / "demo"
 DEFAULT_TYPE = "q4_k_m"
@@ -123,34 +121,6 @@ def _is_complete(path: Path) -> bool:
 
 def _hub_file(name: str, type: str | None, status: Status) -> Path | None:
     """The GGUF file of a Hub repository that has any, downloaded or from the client's cache; None where it has none."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", name):
-        return None
-    try:
-        from huggingface_hub import HfApi, hf_hub_download  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
-    repository, _, revision = name.partition("@")
-    try:
-        files = HfApi().list_repo_files(repository, revision=revision or None)
-    except Exception:  # not a repository, or no network: what is wrong is said when the checkpoint is looked for
-        return None
-    file = choose_file([file for file in files if file.lower().endswith(".gguf")], type, name)
-    if file is None:
-        return None
-    status.say(f"{name}: taking {file}")
-    return Path(hf_hub_download(repository, file, revision=revision or None))
+    from ggpy.converter.hub import find_gguf
 
-
-def choose_file(files: Iterable[str], type: str | None, name: str) -> str | None:
-    """The file of a repository that is of `type`, by its name; None for no files. GGPyError when none or several fit."""
-    files = sorted(files)
-    if not files:
-        return None
-    wanted = (type or DEFAULT_TYPE).lower()
-    fitting = (
-        [file for file in files if wanted in Path(file).stem.lower().replace(".", "-").split("-")] if type or len(files) > 1 else files
-    )
-    if len(fitting) != 1:
-        there = ", ".join(map(printable, files[:20]))
-        raise GGPyError(f"{printable(name)}: {len(fitting)} files are of type {printable(wanted, 40)}; the repository has {there}")
-    return fitting[0]
+    return find_gguf(name, type, status.say)

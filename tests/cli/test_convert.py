@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -128,32 +127,6 @@ def test_a_terminal_sees_a_bar_and_the_pipe_the_summary(source: Path, tmp_path: 
     os.close(leader)
     assert b"encode" in shown and b"%" in shown and b"\x1b[" in shown
     assert "read back and found as meant" in done.stdout and "\x1b" not in done.stdout
-
-
-def test_a_repository_is_downloaded_with_what_conversion_reads_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    asked = {}
-
-    def snapshot_download(repository: str, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.update(repository=repository, revision=revision, patterns=allow_patterns)
-        return str(tmp_path)
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
-    assert main(["owner/model@v1.0"]) == 1 and "no config.json" in capsys.readouterr().err
-    assert (asked["repository"], asked["revision"]) == ("owner/model", "v1.0")
-    assert "*.safetensors" in asked["patterns"] and not any("bin" in pattern or pattern == "*" for pattern in asked["patterns"])
-
-
-def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def snapshot_download(*_, **__):
-        raise RuntimeError("401 Client Error.\nRepository not found")
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
-    assert main(["owner/model"]) == 1
-    assert capsys.readouterr().err == "ggpy-convert: error: owner/model: download failed: 401 Client Error.\n"
 
 
 def test_without_the_hubs_client_it_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from ggpy.cli import model_file
-from ggpy.cli.model_file import DEMO, choose_file, find_model
+from ggpy.cli.model_file import DEMO, find_model
 from ggpy.cli.run import build_parser, main
 from ggpy.cli.status import Status
+from ggpy.converter.hub import choose_file
 from ggpy.errors import CheckpointError, GGPyError
 
 GENESIS = " God created the heaven and the earth. And the earth was without form, and void"
