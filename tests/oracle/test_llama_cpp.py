@@ -51,3 +51,19 @@ def test_greedy_continuations_are_those_of_llama_cpp(name: str, tmp_path: Path):
     context, formats, changes = MODELS[name]
     path = write_llama(tmp_path / "m.gguf", formats, **changes)
     assert greedy(path, context, 24) == greedy_by_llama_cpp(path, context, 24)
+
+
+FORMATS = ["Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_matrices_of_every_format_are_read_as_llama_cpp_reads_them(name: str, tmp_path: Path):
+    """Both round activations to int8, each in its way, so near-ties may fall otherwise: what llama.cpp chooses is nearly ggpy's best."""
+    path = write_llama(tmp_path / "m.gguf", {"": name, "token_embd": "F16"})
+    theirs = greedy_by_llama_cpp(path, 256, 16)
+    logits = ggpy.load(path, context=256).logits(IDS + theirs)[len(IDS) - 1 : -1]
+    logits[:, BANNED] = -np.inf
+    best, chosen = logits.max(-1), logits[np.arange(len(theirs)), theirs]
+    spread = logits[np.isfinite(logits)].std()
+    assert (best == chosen).sum() >= 12
+    assert (best - chosen).max() < 0.5 * spread
