@@ -36,6 +36,8 @@ WEATHER = {
     },
 }
 CALL = {"id": "abcdef123", "type": "function", "function": {"name": "get_weather", "arguments": {"place": "Zürich", "days": 2}}}
+TIME = {"type": "function", "function": {"name": "get_time", "description": "Now", "parameters": {"type": "object", "properties": {}}}}
+TIME_CALL = {"id": "abcdef124", "type": "function", "function": {"name": "get_time", "arguments": {}}}
 CONVERSATIONS = {
     "question": {"messages": [{"role": "user", "content": "Who are you?"}]},
     "no prompt": {
@@ -70,6 +72,34 @@ CONVERSATIONS = {
             {"role": "user", "content": "Thanks"},
         ],
         "tools": [WEATHER],
+    },
+    "parallel calls": {
+        "messages": [
+            {"role": "system", "content": "Use tools."},
+            {"role": "user", "content": "Weather in Zürich, and the time?"},
+            {"role": "assistant", "content": "Let me look.", "tool_calls": [CALL, TIME_CALL]},
+            {"role": "tool", "tool_call_id": "abcdef123", "name": "get_weather", "content": "grey"},
+            {"role": "tool", "tool_call_id": "abcdef124", "name": "get_time", "content": "12:30"},
+        ],
+        "tools": [WEATHER, TIME],
+    },
+    "reasoning": {
+        "messages": [
+            {"role": "system", "content": "Think."},
+            {"role": "user", "content": "2 + 2?"},
+            {"role": "assistant", "content": "Four.", "reasoning_content": "Two and two\nmake four."},
+            {"role": "user", "content": "Sure?"},
+        ],
+        "enable_thinking": True,
+    },
+    "reasoning before a call": {
+        "messages": [
+            {"role": "user", "content": "What time is it?"},
+            {"role": "assistant", "content": "", "reasoning_content": "I must look.", "tool_calls": [TIME_CALL]},
+            {"role": "tool", "tool_call_id": "abcdef124", "name": "get_time", "content": "12:30"},
+        ],
+        "tools": [TIME],
+        "enable_thinking": True,
     },
 }
 

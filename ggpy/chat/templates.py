@@ -28,6 +28,8 @@ from ggpy.tokenizer import Tokenizer, TokenType
 
 Messages = Sequence[Mapping[str, Any]]
 
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
 
 class _Dialect(jinja2.ext.Extension):
     """`{% generation %}…{% endgeneration %}`, which marks assistant text for training and is only a scope here; and a limit on tokens."""
@@ -76,14 +78,15 @@ def render(
 ) -> str:
     """The prompt text for `messages` ({"role": …, "content": …}, …). They are copied, never changed.
 
-    bos, eos: spelling of the special tokens, the template's `bos_token` and `eos_token`. variables: what else the template reads.
-    The result knows which of its characters came from the messages (see `encode`).
+    What an assistant thought may be called `reasoning_content`, `thinking` or `reasoning`: templates see it as the first two, as in
+    transformers. bos, eos: spelling of the special tokens, the template's `bos_token` and `eos_token`. variables: what else the template
+    reads. The result knows which of its characters came from the messages (see `encode`).
     Raises TemplateError, also when the template itself refuses the messages.
     """
     tree = parse(template)
-    given = {"messages": messages, "tools": tools, **variables}
     engine = Engine(Budget())
     try:
+        given = {"messages": [_with_reasoning(message) for message in messages], "tools": tools, **variables}
         names = {name: take_in(value) for name, value in given.items()}
         names |= {"bos_token": bos, "eos_token": eos, "add_generation_prompt": add_generation_prompt}
         engine.run(tree.body, Scope(values=names))
@@ -96,6 +99,14 @@ def render(
         raise TemplateError(f"chat template fails near line {engine.line}: {error}") from error
     except Jump as error:
         raise TemplateError("chat template breaks out of a loop where there is none") from error
+
+
+def _with_reasoning(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message with its reasoning under the names that templates read."""
+    if not isinstance(message, Mapping):
+        return message
+    said = [message[name] for name in _REASONING if message.get(name) is not None]
+    return {"thinking": said[0], **message, "reasoning_content": said[0]} if said else message
 
 
 def encode(prompt: str, tokenizer: Tokenizer) -> list[int]:

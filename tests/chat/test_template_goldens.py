@@ -16,7 +16,9 @@ from ggpy.errors import TemplateError
 GOLDENS = json.loads(Path(__file__).with_name("template_goldens.json").read_text(encoding="utf-8"))
 
 # transformers HTML-escapes what this template adds to `"…"|safe`; here, as in llama.cpp, a model reads what the tool's author wrote.
-UNESCAPED = {("meetkai-functionary-medium-v3.1.jinja", "tools"), ("meetkai-functionary-medium-v3.1.jinja", "tool call")}
+UNESCAPED = {
+    ("meetkai-functionary-medium-v3.1.jinja", label) for label in ("tools", "tool call", "parallel calls", "reasoning before a call")
+}
 
 
 class FixedDate(datetime.datetime):
@@ -56,3 +58,12 @@ def test_every_template_at_hand_has_goldens(shared: Path):
 def test_the_goldens_are_not_mostly_refusals():
     renders = [golden for goldens in GOLDENS["sha256"].values() for golden in goldens.values()]
     assert sum(golden is None for golden in renders) < len(renders) / 6
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_has_the_names_that_templates_read(name: str):
+    template = "{{ messages[0].reasoning_content }} {{ messages[0].thinking }} {{ messages[0].reasoning }}"
+    message = {"role": "assistant", "content": "", name: "why"}
+    assert render(template, [message]).split() == ["why"] * (3 if name == "reasoning" else 2)
+    assert render(template, [{"role": "assistant", "content": "", name: None}]).split() in ([], ["None"])
+    assert set(message) == {"role", "content", name}
