@@ -2,12 +2,15 @@
 
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config
+from ggpy.arch.gemma import GEMMA
+from ggpy.arch.gemma2 import GEMMA2
+from ggpy.arch.gemma3 import GEMMA3
 from ggpy.arch.llama import LLAMA
 from ggpy.arch.phi3 import PHI3
 from ggpy.arch.qwen2 import QWEN2
 from ggpy.arch.qwen3 import QWEN3
 
-ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN3, PHI3)}
+ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN3, PHI3, GEMMA, GEMMA2, GEMMA3)}
 """By `general.architecture`."""
 
 HF_CLASSES: dict[str, Architecture] = {name: arch for arch in ARCHS.values() for name in arch.hf_classes}

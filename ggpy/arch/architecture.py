@@ -20,6 +20,7 @@ class TensorRule:
     `shape`: rows first, each size by its name in `Architecture.sizes`.
     `row_order(hf_config, n)`: int (n,), the stored row that becomes row i of the GGUF tensor, for every i; None keeps the order. Of a
         vector, its elements. Rows move whole, so that packed rows can be reordered as well as floats.
+    `plus`: what is added to every stored value: norms that are stored as their difference from 1.
     `switch`: the boolean config key that says whether the tensor exists; without one it must be there.
     `tied`: name of the checkpoint's tensor that stands for this one too when the config ties the two.
     """
@@ -28,6 +29,7 @@ class TensorRule:
     hf: str
     shape: tuple[str, ...]
     row_order: Callable[[HFConfig, int], np.ndarray] | None = None
+    plus: float = 0.0
     switch: str | None = None
     tied: str | None = None
 

@@ -23,13 +23,14 @@ class RopeSettings:
     scaling: HFConfig
 
 
-def rope_settings(config: HFConfig) -> RopeSettings:
+def rope_settings(config: HFConfig, theta: float = _THETA_DEFAULT) -> RopeSettings:
     """Read `rope_theta` with `rope_scaling`, or `rope_parameters`, which holds both since transformers 5.
 
-    `rope_type` was once spelled `type`. Raises CheckpointError for values of the wrong type or range.
+    theta: that of configs without the key. `rope_type` was once spelled `type`. Raises CheckpointError for values of the wrong type or
+    range.
     """
     scaling = config.section("rope_parameters" if "rope_parameters" in config else "rope_scaling")
-    theta = (scaling if "rope_theta" in scaling else config).number("rope_theta", _THETA_DEFAULT, above=0)
+    theta = (scaling if "rope_theta" in scaling else config).number("rope_theta", theta, above=0)
     kind = scaling.string("rope_type", None) or scaling.string("type", "default")
     return RopeSettings(theta, kind.lower(), scaling)
 

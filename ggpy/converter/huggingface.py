@@ -19,7 +19,7 @@ from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
 from ggpy.converter.safetensors import StoredTensor
-from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered
+from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered, shifted
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
 from ggpy.runtime.encode import FLOATS
@@ -224,6 +224,8 @@ def _source_tensor(name: str, tensor: CheckpointTensor, shape: tuple[int, ...], 
         raise CheckpointError(f"{where} has shape {list(tensor.shape)}, expected {list(shape)} by config.json")
 
     def ordered(read: RowReader) -> RowReader:
+        if rule.plus:
+            read = shifted(read, rule.plus)
         if rule.row_order is None:
             return read
         if len(shape) == 1:

@@ -17,7 +17,7 @@ from ggpy.arch import Architecture, TensorRule
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.lora import Adapter, LowRank
 from ggpy.converter.safetensors import StoredTensor
-from ggpy.converter.source import RowReader, SourceTensor, reordered
+from ggpy.converter.source import RowReader, SourceTensor, reordered, shifted
 from ggpy.errors import CheckpointError, printable
 from ggpy.runtime.encode import widened
 
@@ -77,7 +77,7 @@ def merge_adapters(
                 f"{adapter.path}: changes {len(unknown)} tensors that {config.where} gives no place: {names}: another base?"
             )
     changes = {origin: _change(origin, adapters) for origin in found}
-    merged = [_merged(tensor, changes[origin], _order(origin, tensor, arch, config)) for origin, tensor in found.items()]
+    merged = [_merged(tensor, changes[origin], _rule(origin, arch), config) for origin, tensor in found.items()]
     return Merged(merged, apart, changes)
 
 
@@ -110,14 +110,17 @@ def _change(origin: str, adapters: Sequence[tuple[Adapter, float]]) -> _Change:
     return _Change(added, whole[0][0].replaced[origin] if whole else None)
 
 
-def _order(origin: str, tensor: SourceTensor, arch: Architecture, config: HFConfig) -> np.ndarray:
+def _rule(origin: str, arch: Architecture) -> TensorRule | None:
+    return next((rule for rule in arch.rules if re.fullmatch(re.escape(rule.hf).replace(r"\{i\}", r"\d+"), origin)), None)
+
+
+def _order(tensor: SourceTensor, rule: TensorRule | None, config: HFConfig) -> np.ndarray:
     """For each row of the GGUF tensor (each value of a vector) the row of the checkpoint's."""
     n = tensor.rows if len(tensor.shape) > 1 else tensor.columns
-    rule = next((rule for rule in arch.rules if re.fullmatch(re.escape(rule.hf).replace(r"\{i\}", r"\d+"), origin)), None)
     return np.arange(n) if rule is None or rule.row_order is None else rule.row_order(config, n)
 
 
-def _merged(tensor: SourceTensor, change: _Change, order: np.ndarray) -> SourceTensor:
+def _merged(tensor: SourceTensor, change: _Change, rule: TensorRule | None, config: HFConfig) -> SourceTensor:
     for where, shape in [
         *((low_rank.a, low_rank.shape) for low_rank, _ in change.added),
         *([(change.whole, change.whole.shape)] if change.whole else []),
@@ -130,11 +133,14 @@ def _merged(tensor: SourceTensor, change: _Change, order: np.ndarray) -> SourceT
     if not change.added and change.whole is None:
         return tensor
     dtype = "F32" if change.added or change.whole is None else change.whole.dtype
-    return SourceTensor(tensor.name, tensor.origin, tensor.shape, dtype, tensor.kept, partial(_open, tensor, change, order))
+    order, plus = _order(tensor, rule, config), rule.plus if rule else 0.0
+    return SourceTensor(tensor.name, tensor.origin, tensor.shape, dtype, tensor.kept, partial(_open, tensor, change, order, plus))
 
 
-def _open(tensor: SourceTensor, change: _Change, order: np.ndarray) -> RowReader:
+def _open(tensor: SourceTensor, change: _Change, order: np.ndarray, plus: float) -> RowReader:
     base = tensor.open() if change.whole is None else _in_order(change.whole, order)
+    if change.whole is not None and plus:
+        base = shifted(base, plus)
     return _added(base, change, order) if change.added else base
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ggpy.arch import ARCHS
 from ggpy.converter.recipes import ModelFacts, Recipe
 from ggpy.gguf import GGUFWriter
+from ggpy.runtime.encode import widened
 
 RowReader = Callable[[int, int], np.ndarray]
 """(start, stop) -> rows [start, stop), (stop - start, columns), of a dtype in `ggpy.runtime.encode.FLOATS`; may be called from several
@@ -78,6 +79,11 @@ def reordered(read: RowReader, order: np.ndarray) -> RowReader:
         return read(first, int(wanted.max()) + 1)[wanted - first]
 
     return read_rows
+
+
+def shifted(read: RowReader, plus: float) -> RowReader:
+    """Rows as `read` gives them, in float32, `plus` added to each value."""
+    return lambda start, stop: widened(read(start, stop)) + np.float32(plus)
 
 
 def model_facts(metadata: Mapping[str, Any], arch: str) -> ModelFacts:

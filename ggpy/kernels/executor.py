@@ -1,6 +1,6 @@
 """What each thread runs: walk the tape, call its kernels, and where an op needs all of the one before, wait for that work to be done.
 
-A tape is int64 rows of 20 words: [kernel address, flags, the kernel's words …]. Threads meet after an op with the flag MEET and after the
+A tape is int64 rows of 24 words: [kernel address, flags, the kernel's words …]. Threads meet after an op with the flag MEET and after the
 last. Who comes to a meeting has found nothing left to claim; it waits for those that show at their desks (`desks.py`) that they still hold
 a piece of the work, not for those that are elsewhere: a thread that the machine has stopped delays nobody unless it holds a piece. A
 piece of an op with the flag HELP is then done over by who waits. An op with the flag OWN is done by every thread for itself, so nobody
@@ -39,7 +39,7 @@ from ggpy.kernels.options import inline, kernel
 from ggpy.simd.memory import I64, atomic_add, atomic_load, atomic_store, load_i64, pause, store_i64
 from ggpy.simd.vectors import intrinsic
 
-TAPE_BYTES = 20 * 8
+TAPE_BYTES = 24 * 8
 
 # In pauses of 15 to 40 ns. A thread that is running delivers its piece well within the first; an idle one waits for the next token
 # about as long as a sampler takes, and then sleeps.

@@ -1,8 +1,8 @@
 """From recorded ops to kernel calls: which kernel does each op, what it reads and writes, and which ops melt into one.
 
-Fused, where the recorded graph allows it: a norm or SwiGLU with the quantization of the activations it feeds; a product with the sum that
-takes its result; the rotation of keys with their storage, and of heads with their norm. `fuse=False` keeps every op apart so that each can
-be compared on its own.
+Fused, where the recorded graph allows it: a norm or a gated activation with the quantization of the activations it feeds; a product with
+the sum that takes its result; the rotation of keys with their storage, and of heads with their norm. `fuse=False` keeps every op apart so
+that each can be compared on its own.
 """
 
 from __future__ import annotations
@@ -164,6 +164,19 @@ class Lowering:
     def _silu_mul(self, op: Op) -> None:
         self._into_activations("pointwise", op, tuple(self._buffer(v) for v in op.inputs), ())
 
+    _gelu_mul = _silu_mul
+
+    def _scale(self, op: Op) -> None:
+        self._map(op, op.params["factor"])
+
+    def _soft_cap(self, op: Op) -> None:
+        self._map(op, op.params["cap"])
+
+    def _map(self, op: Op, number: float) -> None:
+        x, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
+        words = (x, out, op.outputs[0].width, Word("count", of_outputs=op.outputs[0].of_outputs), float(number), Word("counter"))
+        self._call("pointwise", op.name, words, [x], [out], op=op)
+
     def _linear(self, op: Op) -> None:
         x, weights = op.inputs[0], op.params["weights"]
         sources = [self._as_activations(x, activation_kind(w.format.name)) for w in weights]
@@ -251,7 +264,7 @@ class Lowering:
         key_cache, value_cache = Cache(layer, "keys"), Cache(layer, "values")
         words = (q, out, heads, shape.n_kv_heads, shape.head_dim, key_cache, value_cache, Word("positions"), Word("n_segments"),
                  Word("segments"), Word("counter"), float(op.params["scale"]), Word("scratch"), Word("scratch_bytes"), Word("partials"),
-                 Word("arrivals"), Word("desks"))  # fmt: skip
+                 Word("arrivals"), Word("desks"), op.params["window"], float(op.params["cap"]))  # fmt: skip
         scratch = segments.scratch_bytes(heads // shape.n_kv_heads, shape.head_dim)
         self.calls.append(Call(("attention", "attention"), words, (q, key_cache, value_cache), (out,), scratch, op, heads))
 

@@ -21,7 +21,7 @@ from ggpy.runtime.rotary import Rope
 from ggpy.runtime.weights import Weight
 from ggpy.simd.target import target
 
-TAPE_WORDS = 20
+TAPE_WORDS = 24
 _COUNT, _N_SEGMENTS, _OUTPUT_COUNT = range(3)
 
 Forward = Callable[[Recorder], Value]

@@ -81,13 +81,28 @@ class Recorder:
         """Turn each head of x by its token's position."""
         return self.emit("rope", (x,), (x.width,), rope=rope)[0]
 
-    def attention(self, q: Value, cache: RecordedCache, scale: float) -> Value:
-        """softmax(scale * q k^T) v over the cached positions up to each token's own; query heads share key-value heads in groups."""
-        return self.emit("attention", (q,), (q.width,), layer=cache.layer, scale=scale)[0]
+    def attention(self, q: Value, cache: RecordedCache, scale: float, window: int = 0, cap: float = 0.0) -> Value:
+        """softmax(scale * q k^T) v over the cached positions up to each token's own; query heads share key-value heads in groups.
+
+        window: only the last so many positions, the token's own among them; 0: all. cap: scores s become cap * tanh(s / cap); 0: they stay.
+        """
+        return self.emit("attention", (q,), (q.width,), layer=cache.layer, scale=scale, window=window, cap=cap)[0]
 
     def silu_mul(self, gate: Value, up: Value) -> Value:
         """silu(gate) * up."""
         return self.emit("silu_mul", (gate, up), (gate.width,))[0]
+
+    def gelu_mul(self, gate: Value, up: Value) -> Value:
+        """gelu(gate) * up, gelu by its tanh approximation."""
+        return self.emit("gelu_mul", (gate, up), (gate.width,))[0]
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """x * factor."""
+        return self.emit("scale", (x,), (x.width,), factor=factor)[0]
+
+    def soft_cap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap)."""
+        return self.emit("soft_cap", (x,), (x.width,), cap=cap)[0]
 
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""

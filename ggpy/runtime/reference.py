@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,11 +62,15 @@ class ReferenceOps:
         result = result.reshape(turned.shape) if rope.pairing == INTERLEAVED else np.concatenate([result[..., 0], result[..., 1]], -1)
         return np.concatenate([result, rest], axis=-1).reshape(x.shape)
 
-    def attention(self, q: np.ndarray, cache: ReferenceCache, scale: float) -> np.ndarray:
+    def attention(self, q: np.ndarray, cache: ReferenceCache, scale: float, window: int = 0, cap: float = 0.0) -> np.ndarray:
         n_tokens, (n_positions, n_kv_heads, head_dim) = len(q), cache.keys.shape
         grouped = q.reshape(n_tokens, n_kv_heads, -1, head_dim)  # (n_tokens, n_kv_heads, group, head_dim)
         scores = np.einsum("tkgd,pkd->tkgp", grouped, cache.keys) * np.float32(scale)
-        allowed = np.arange(n_positions) <= n_positions - n_tokens + np.arange(n_tokens)[:, None]
+        if cap:
+            scores = self.soft_cap(scores, cap)
+        # by how much each position lies before each token's own
+        before = n_positions - n_tokens + np.arange(n_tokens)[:, None] - np.arange(n_positions)
+        allowed = (before >= 0) & (before < (window or n_positions))
         scores = np.where(allowed[:, None, None, :], scores, -np.inf)
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         weights /= weights.sum(-1, keepdims=True)
@@ -74,6 +79,17 @@ class ReferenceOps:
     def silu_mul(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             return gate / (1 + np.exp(-gate)) * up
+
+    def gelu_mul(self, gate: np.ndarray, up: np.ndarray) -> np.ndarray:
+        inner = np.float32(math.sqrt(2 / math.pi)) * (gate + np.float32(0.044715) * gate * gate * gate)
+        with np.errstate(over="ignore"):
+            return gate / (1 + np.exp(-2 * inner)) * up
+
+    def scale(self, x: np.ndarray, factor: float) -> np.ndarray:
+        return x * np.float32(factor)
+
+    def soft_cap(self, x: np.ndarray, cap: float) -> np.ndarray:
+        return np.float32(cap) * np.tanh(x / np.float32(cap))
 
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a + b

@@ -137,7 +137,7 @@ def test_attention(emit: Emit, position: int):
     partials, arrivals = aligned(partial_bytes(2, dim, positions), np.uint8), aligned((1, 1), np.int64)
     table = np.array([[0, 0, 1, position]], np.int64)
     call(emit("attention", "attention"), q, out, 2, 1, dim, stored, values, positions, count(1), table, count(0), float(dim**-0.5), scratch,
-         scratch.shape[1], partials, arrivals, threads=2)  # fmt: skip
+         scratch.shape[1], partials, arrivals, 0, 0, 0.0, threads=2)  # fmt: skip
     seen = slice(0, position + 1)
     scores = q.reshape(2, dim).astype(np.float64) @ keys[seen].astype(np.float64).T * dim**-0.5
     weights = np.exp(scores - scores.max(1, keepdims=True))

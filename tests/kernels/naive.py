@@ -25,7 +25,7 @@ def aligned(shape, dtype=np.float32, fill: int = 0) -> np.ndarray:
 
 def words(*values, address: Callable[[np.ndarray], int] = lambda array: array.ctypes.data) -> np.ndarray:
     """Kernel words: arrays stand for their address, floats for their float32 bits."""
-    out = np.zeros(18, np.int64)
+    out = np.zeros(22, np.int64)
     for i, value in enumerate(values):
         if isinstance(value, np.ndarray):
             out[i] = address(value)

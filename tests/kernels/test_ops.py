@@ -67,9 +67,10 @@ def test_activations_lie_as_described_and_fused_forms_write_the_same(kind: str, 
         assert np.allclose(sums_16, (q * scale).reshape(-1, 16).sum(1), rtol=1e-5, atol=1e-6)
     gate, up = normal(n_tokens, k, seed=2), normal(n_tokens, k, seed=3)
     product, fused, scratch = aligned((n_tokens, k)), aligned(data.shape, np.uint8, 255), aligned((2, 4 * k), np.uint8)
-    call("pointwise", "silu_mul", gate, up, product, k, count(n_tokens), 0, 0, count(0))
-    call("pointwise", f"silu_mul_{kind}", gate, up, fused, k, count(n_tokens), scratch, 4 * k, count(0), threads=2)
-    assert np.array_equal(fused, activations(product, kind))
+    for name in ("silu_mul", "gelu_mul"):
+        call("pointwise", name, gate, up, product, k, count(n_tokens), 0, 0, count(0))
+        call("pointwise", f"{name}_{kind}", gate, up, fused, k, count(n_tokens), scratch, 4 * k, count(0), threads=2)
+        assert np.array_equal(fused, activations(product, kind))
     normed, weight, fused = aligned((n_tokens, k)), normal(k, seed=4), aligned(data.shape, np.uint8, 255)
     call("norm", "rms_norm", gate, weight, normed, k, count(n_tokens), 1e-6, 0, 0, count(0))
     call("norm", f"rms_norm_{kind}", gate, weight, fused, k, count(n_tokens), 1e-6, scratch, 4 * k, count(0), threads=2)
@@ -86,6 +87,38 @@ def test_silu_mul_over_the_whole_range(k: int):
     gate[1, 3] = np.nan
     call("pointwise", "silu_mul", gate, up, out, k, count(3), 0, 0, count(0))
     assert np.isnan(out[1, 3]) and np.isfinite(np.delete(out.reshape(-1), k + 3)).all()
+
+
+@pytest.mark.parametrize("k", [16, 37, 576])
+def test_gelu_mul_over_the_whole_range(k: int):
+    gate, up, out = np.linspace(-12, 12, 3 * k, dtype=np.float32).reshape(3, k), normal(3, k), aligned((3, k))
+    gate[0, 0], gate[2, 0] = -1000, 1000
+    call("pointwise", "gelu_mul", gate, up, out, k, count(3), 0, 0, count(0), threads=2)
+    wide = gate.astype(np.float64)
+    inner = np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3)
+    with np.errstate(over="ignore"):
+        want = wide / (1 + np.exp(-2 * inner)) * up
+    # an argument of exp in float32 is off by 2^-24 of itself, up to 88; past that 1 / exp no longer shrinks
+    assert np.allclose(out, want, rtol=2e-5, atol=1e-35)
+    near = np.abs(wide) < 2
+    assert np.allclose(out[near], want[near], rtol=2e-6)
+    gate[1, 3] = np.nan
+    call("pointwise", "gelu_mul", gate, up, out, k, count(3), 0, 0, count(0))
+    assert np.isnan(out[1, 3]) and np.isfinite(np.delete(out.reshape(-1), k + 3)).all()
+
+
+@pytest.mark.parametrize("cap", [1.0, 30.0])
+def test_soft_cap_and_scale(cap: float):
+    x = np.concatenate([np.linspace(-100, 100, 4001), np.geomspace(1e-30, 100, 2002)]).astype(np.float32).reshape(3, -1)
+    for threads in (1, 3):
+        out = aligned(x.shape)
+        call("pointwise", "soft_cap", x, out, x.shape[1], count(3), cap, count(0), threads=threads)
+        assert np.allclose(out, cap * np.tanh(x.astype(np.float64) / cap), rtol=5e-7, atol=0)
+        call("pointwise", "scale", x, out, x.shape[1], count(3), cap + 0.1, count(0), threads=threads)
+        assert np.array_equal(out, x * np.float32(cap + 0.1))
+    x[1, 7] = np.nan
+    call("pointwise", "soft_cap", x, out, x.shape[1], count(3), cap, count(0))
+    assert np.isnan(out[1, 7]) and np.isfinite(np.delete(out.reshape(-1), x.shape[1] + 7)).all()
 
 
 @pytest.mark.parametrize(("n_tokens", "k"), [(1, 5), (3, 37), (7, 64)])
@@ -152,7 +185,7 @@ def filled_cache(segments: Segments, kv_heads: int, head_dim: int, positions: in
     return cache
 
 
-def attend(q: np.ndarray, segments: Segments, cache: KVCache, heads: int, threads: int) -> np.ndarray:
+def attend(q: np.ndarray, segments: Segments, cache: KVCache, heads: int, threads: int, window: int = 0, cap: float = 0.0) -> np.ndarray:
     """What the kernel makes of queries (tokens, heads * head_dim)."""
     shape = cache.shape
     firsts = np.cumsum([0, *(n for _, _, n in segments)])
@@ -162,28 +195,28 @@ def attend(q: np.ndarray, segments: Segments, cache: KVCache, heads: int, thread
     partials = aligned(len(segments) * partial_bytes(heads, shape.head_dim, cache.positions), np.uint8)
     arrivals = aligned((len(segments), shape.n_kv_heads), np.int64)
     words = (q, out, heads, shape.n_kv_heads, shape.head_dim, cache.keys[0], cache.values[0], cache.positions, count(len(segments)), table,
-             count(0), float(shape.head_dim**-0.5), scratch, scratch.shape[1], partials, arrivals)  # fmt: skip
+             count(0), float(shape.head_dim**-0.5), scratch, scratch.shape[1], partials, arrivals, 0, window, cap)  # fmt: skip
     call("attention", "attention", *words, threads=threads)
     assert not arrivals.any()
     return out
 
 
-def expected(q: np.ndarray, segments: Segments, cache: KVCache) -> np.ndarray:
+def expected(q: np.ndarray, segments: Segments, cache: KVCache, window: int = 0, cap: float = 0.0) -> np.ndarray:
     """The same by the reference op, segment by segment."""
     parts, first = [], 0
     for slot, position, n in segments:
         reference = ReferenceOps(cache.shape)
         kept = ReferenceCache(*cache.read(0, position + n, slot))
-        parts.append(reference.attention(q[first : first + n], kept, cache.shape.head_dim**-0.5))
+        parts.append(reference.attention(q[first : first + n], kept, cache.shape.head_dim**-0.5, window, cap))
         first += n
     return np.concatenate(parts)
 
 
-def check_attention(segments: Segments, heads: int, kv_heads: int, head_dim: int) -> None:
+def check_attention(segments: Segments, heads: int, kv_heads: int, head_dim: int, window: int = 0, cap: float = 0.0) -> None:
     cache = filled_cache(segments, kv_heads, head_dim, max(position + n for _, position, n in segments) + 1)
     q = normal(sum(n for _, _, n in segments), heads * head_dim, seed=3) * 2
-    results = [attend(q, segments, cache, heads, threads) for threads in (1, 2, 3)]
-    want = expected(q, segments, cache)
+    results = [attend(q, segments, cache, heads, threads, window, cap) for threads in (1, 2, 3)]
+    want = expected(q, segments, cache, window, cap)
     assert all(np.array_equal(result, results[0]) for result in results)
     assert np.abs(results[0] - want).max() <= 2**-16 * np.abs(want).max()
 
@@ -204,6 +237,28 @@ def test_attention_of_any_group(group: int, n_tokens: int):
 @pytest.mark.parametrize("position", [CHUNK - 1, CHUNK, 3 * CHUNK - 1])
 def test_attention_of_one_token_in_chunks(head_dim: int, position: int):
     check_attention([(0, position, 1)], 3, 1, head_dim)
+
+
+@pytest.mark.parametrize("window", [1, 15, 16, 17, 100, CHUNK, CHUNK + 9, 5000])
+@pytest.mark.parametrize("n_tokens", [1, 70])
+def test_attention_within_a_window(window: int, n_tokens: int):
+    """One token whose window is several chunks or a part of one; tiles whose tokens' windows begin in different blocks; sequences shorter
+    than the window."""
+    check_attention([(0, 3 * CHUNK - 5, n_tokens), (1, 0, n_tokens), (2, 90, 1)], 6, 2, 40, window)
+
+
+@pytest.mark.parametrize(("window", "cap"), [(0, 50.0), (37, 2.0)])
+def test_attention_of_capped_scores(window: int, cap: float):
+    check_attention([(0, 2 * CHUNK + 77, 1), (1, 130, 20)], 4, 2, 64, window, cap)
+
+
+def test_what_is_before_the_window_is_not_read():
+    cache = filled_cache([(0, 900, 1)], 1, 32, 901)
+    q = normal(1, 32, seed=3)
+    want = attend(q, [(0, 900, 1)], cache, 1, 1, 100)
+    cache.keys[0][:, :, : 800 // 16] = np.nan
+    cache.values[0][:, :, :800] = np.nan
+    assert np.array_equal(attend(q, [(0, 900, 1)], cache, 1, 1, 100), want)
 
 
 def test_attention_of_several_sequences_at_once():

@@ -15,6 +15,12 @@ from .tiny_checkpoints import write_checkpoint
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64}
 LONG = {"rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [4.0 + i for i in range(8)],
         "short_factor": [1.0 + i / 8 for i in range(8)], "original_max_position_embeddings": 64}  # fmt: skip
+GEMMA: dict[str, Any] = {"head_dim": 24, "query_pre_attn_scalar": 24, "sliding_window": 9}
+TYPES = ["full_attention", "sliding_attention", "sliding_attention"]
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0},
+}
 TEXT = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]  # the peers' own deprecations
 
@@ -48,6 +54,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("Qwen2", {}),
     "qwen2, tied": ("Qwen2", {"tie_word_embeddings": True}),
     "qwen3": ("Qwen3", {"head_dim": 24}),
+    "gemma": ("Gemma", {"head_dim": 24}),
+    "gemma2": ("Gemma2", GEMMA),
+    "gemma2, scaled by another number": ("Gemma2", GEMMA | {"query_pre_attn_scalar": 40, "layer_types": TYPES}),
+    "gemma3": ("Gemma3Text", GEMMA | {"sliding_window_pattern": 2}),
+    "gemma3, positions scaled": ("Gemma3Text", GEMMA | {"layer_types": TYPES, "rope_parameters": GEMMA_ROPE}),
+    "gemma3, no windows": ("Gemma3Text", GEMMA | {"sliding_window_pattern": 1, "final_logit_softcapping": 5.0}),
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
     "phi3": ("Phi3", {"pad_token_id": 0}),
     "phi3, partly rotated": ("Phi3", {"pad_token_id": 0, "partial_rotary_factor": 0.5, "tie_word_embeddings": True}),

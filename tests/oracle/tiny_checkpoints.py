@@ -27,7 +27,7 @@ def write_checkpoint(folder: Path, kind: str, **changes: Any) -> Path:
     vocabulary = json.loads((DEMO / "config.json").read_text(encoding="utf-8"))["vocab_size"]
     config = getattr(transformers, f"{kind}Config")(**{"vocab_size": vocabulary, **SIZES, **changes})
     torch.manual_seed(7)
-    model = getattr(transformers, f"{kind}ForCausalLM")(config)
+    model = getattr(transformers, f"{kind.removesuffix('Text')}ForCausalLM")(config)
     with torch.no_grad():
         for name, values in model.named_parameters():
             if values.ndim == 1:

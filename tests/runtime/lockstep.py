@@ -28,6 +28,7 @@ class Loaded:
     config: object
     forward: object
     shape: object
+    architecture: str = "llama"
 
     def program(self, *, fuse: bool = True, threads: int = 1, context: int = 256, batch: int = 64, outputs: int = 16) -> Program:
         cache = KVCache(self.shape, context)
@@ -46,7 +47,7 @@ def loaded(path: Path) -> Iterator[Loaded]:
         arch = ARCHS[file.metadata.string("general.architecture")]
         config = arch.config(file)
         weights = load_weights(file, arch.shapes(config))
-        yield Loaded(config, lambda op: arch.forward(op, weights, config), config.cache_shape)
+        yield Loaded(config, lambda op: arch.forward(op, weights, config), config.cache_shape, arch.name)
 
 
 def bound(op: Op, inputs: list[np.ndarray], want: np.ndarray, weight_number: int = 0) -> np.ndarray:

@@ -99,9 +99,9 @@ class Attention:
         words = (kernel("attention", "attention"), MEET | HELP, self.queries.ctypes.data, self.out.ctypes.data, self.HEADS, 2,
                  shape.head_dim, self.cache.keys[0].ctypes.data, self.cache.values[0].ctypes.data, self.cache.positions,
                  *(array.ctypes.data for array in arrays), int(np.float32(0.2).view(np.uint32)), self.scratch.ctypes.data,
-                 self.scratch.shape[1], self.partials.ctypes.data, self.arrivals.ctypes.data, pool.desks)  # fmt: skip
+                 self.scratch.shape[1], self.partials.ctypes.data, self.arrivals.ctypes.data, pool.desks, 0, 0)  # fmt: skip
         self.tape[0, : len(words)] = words
-        alone = np.array([*words[2:-1], 0])
+        alone = np.array([*words[2:-3], 0, 0, 0])
         ENTRY(words[0])(alone.ctypes.data, 0, 1)
         self.want = self.out.copy()
         assert np.isfinite(self.want).all() and self.want.any()

@@ -14,6 +14,8 @@ from tests.random_fields import random_fields
 
 SHAPE = {"layers": 2, "d_model": 256, "d_ff": 512, "heads": 4, "kv_heads": 2, "vocab": 320, "context": 256}
 
+POST_NORMS = ("post_attention_norm", "post_ffw_norm")
+
 
 def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0, *, biases: bool = False, tied: bool = True,
                 factors: bool = False, head_dim: int | None = None, architecture: str = "llama", extra: Mapping[str, object] | None = None,
@@ -47,9 +49,9 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
             matrix(f"blk.{i}.{part}", rows, cols)
             if biases:
                 add(f"blk.{i}.{part}.bias", rng.normal(0, 0.1, rows), BLOCKS["F32"])
-        for part in ("attn_norm", "ffn_norm"):
+        for part in ("attn_norm", "ffn_norm", *(POST_NORMS if architecture in ("gemma2", "gemma3") else ())):
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
-        for part in ("attn_q_norm", "attn_k_norm") if architecture == "qwen3" else ():
+        for part in ("attn_q_norm", "attn_k_norm") if architecture in ("qwen3", "gemma3") else ():
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, dim), BLOCKS["F32"])
     add("output_norm.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
     if not tied:

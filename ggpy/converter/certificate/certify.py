@@ -12,6 +12,7 @@ import numpy as np
 
 from ggpy.arch import ARCHS, Architecture, Config
 from ggpy.converter.certificate.decoders import llama, phi3, qwen2, qwen3
+from ggpy.converter.certificate.gemma import gemma, gemma2, gemma3
 from ggpy.converter.certificate.judge import judge
 from ggpy.converter.certificate.measure import Measured, measure
 from ggpy.converter.certificate.oracle import Oracle, Parameters
@@ -35,6 +36,9 @@ ORACLES: dict[str, Oracle] = {
     "Phi3ForCausalLM": phi3,
     "Qwen2ForCausalLM": qwen2,
     "Qwen3ForCausalLM": qwen3,
+    "GemmaForCausalLM": gemma,
+    "Gemma2ForCausalLM": gemma2,
+    "Gemma3ForCausalLM": gemma3,
 }
 """By the names that config.json's `architectures` holds."""
 

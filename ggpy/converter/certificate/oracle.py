@@ -128,16 +128,22 @@ def _llama3(frequency: float, longest: float, shortest: float, original: float, 
     return (1 - smooth) * frequency / scaling["factor"] + smooth * frequency
 
 
-def attend(q: Array, k: Array, v: Array, probe: Probe, scale: float) -> Array:
+def attend(q: Array, k: Array, v: Array, probe: Probe, scale: float, window: int | None = None, cap: float | None = None) -> Array:
     """Causal attention within each of the probe's segments: (n, n_heads * head_dim) from q (n, n_heads, head_dim) and k, v
-    (n, n_kv_heads, head_dim), whose heads are repeated for neighbouring heads of q."""
+    (n, n_kv_heads, head_dim), whose heads are repeated for neighbouring heads of q. window: positions seen, the token's own among them.
+    cap: scores become cap * tanh(scores / cap)."""
     group = q.shape[1] // k.shape[1]
     parts = []
     for s in probe.segments:
         queries = q[s].transpose(1, 0, 2)  # (n_heads, n, head_dim)
         keys, values = (np.repeat(x[s].transpose(1, 0, 2), group, 0) for x in (k, v))
         scores = np.einsum("hqd,hkd->hqk", queries, keys) * np.float32(scale)  # no BLAS: its threads would spin for so little
-        scores = np.where(np.tri(scores.shape[1], dtype=bool), scores, np.float32(-np.inf))
+        if cap:
+            scores = np.tanh(scores / np.float32(cap)) * np.float32(cap)
+        seen = np.tri(scores.shape[1], dtype=bool)
+        if window:
+            seen &= ~np.tri(scores.shape[1], k=-window, dtype=bool)
+        scores = np.where(seen, scores, np.float32(-np.inf))
         weights = np.exp(scores - scores.max(-1, keepdims=True))
         parts.append(np.einsum("hqk,hkd->qhd", weights / weights.sum(-1, keepdims=True), values))
     return np.concatenate(parts).reshape(len(q), -1)

@@ -92,9 +92,10 @@ class ProbeOps(ReferenceOps):
         results = tuple(self._products(x, w.matrix) if w.bias is None else self._products(x, w.matrix) + w.bias for w in weights)
         return results[0] if len(results) == 1 else results
 
-    def attention(self, q: np.ndarray, cache: ReferenceCache, scale: float) -> np.ndarray:
+    def attention(self, q: np.ndarray, cache: ReferenceCache, scale: float, window: int = 0, cap: float = 0.0) -> np.ndarray:
         parts = (ReferenceCache(cache.keys[part], cache.values[part]) for part in self._probe.segments)
-        outputs = [super(ProbeOps, self).attention(q[s], c, scale) for s, c in zip(self._probe.segments, parts, strict=True)]
+        attend = super().attention
+        outputs = [attend(q[s], c, scale, window, cap) for s, c in zip(self._probe.segments, parts, strict=True)]
         return np.concatenate(outputs)
 
     def positions(self, n: int) -> np.ndarray:
