@@ -24,7 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy-convert`."""
     parser = command_parser("ggpy-convert", "Convert a Hugging Face checkpoint, or requantize a GGUF file, into a GGUF file.")
     parser.add_argument(
-        "src", metavar="SRC", help="a checkpoint directory, a .gguf file, or a Hub repository (owner/model[@revision][:type])"
+        "src", metavar="SRC", nargs="?", help="a checkpoint directory, a .gguf file, or a Hub repository (owner/model[@revision][:type])"
     )
     parser.add_argument("-o", "--output", metavar="OUT", help="the new file (default: the model's name and type, in the current directory)")
     parser.add_argument(
@@ -47,6 +47,18 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", metavar="DIR", help="where SRC is an adapter's directory: its base checkpoint; the adapter becomes a GGUF file of its own"
     )
     _add_tensor_options(parser.add_argument_group("types of single tensors"))
+    before = parser.add_argument_group("before anything is converted")
+    before.add_argument(
+        "--explain",
+        metavar="TYPE",
+        help="say in five lines what a type is, for SRC where it is given; all: a table of every type",
+    )
+    before.add_argument(
+        "--plan",
+        action="store_true",
+        help="write nothing; show every tensor's type, the file's size, the memory to run it, and whether both fit here",
+    )
+    before.add_argument("--ctx", type=positive_int, metavar="N", help="context of --plan in tokens (default: the model's, at most 4096)")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that encode (default: all this process may use)")
     parser.add_argument("--error", action="store_true", help="measure and list how far each tensor is from the source (relative RMSE)")
@@ -104,7 +116,10 @@ def _override(text: str) -> tuple[str, str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.src is None and args.explain is None:
+        parser.error("the following arguments are required: SRC")
     args.arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(_convert, args)
 
@@ -114,6 +129,10 @@ def _convert(args: argparse.Namespace) -> None:
     from ggpy.converter.hub import find_source
     from ggpy.converter.lora import is_adapter
 
+    if args.explain is not None:
+        from ggpy.cli.forecast import show_explanation
+
+        return show_explanation(args.explain, find_source(args.src) if args.src else None)
     _check_card(args)
     source = find_source(args.src, lambda line: print(f"{args.prog}: {printable(line, 2000)}", file=sys.stderr, flush=True))
     if is_adapter(source):
@@ -121,6 +140,8 @@ def _convert(args: argparse.Namespace) -> None:
     if args.base:
         raise GGPyError(f"--base {printable(args.base)}: is for adapters, which {printable(args.src)} is none of; merge one with --lora")
     lora = [(find_source(name), weight) for name, weight in map(_weighted, args.lora)]
+    if args.plan:
+        return _plan(source, args, lora)
     with shown_progress() as (on_progress, say):
         report = convert(
             source,
@@ -153,6 +174,27 @@ def _convert(args: argparse.Namespace) -> None:
     if args.error:
         print(report.error_table(), end="\n\n")
     print(report)
+
+
+def _plan(source: Path, args: argparse.Namespace, lora: list[tuple[Path, float]]) -> None:
+    from ggpy.cli.forecast import show_plan
+    from ggpy.converter.lora_merge import Weighted
+    from ggpy.converter.options import Options
+
+    options = Options(
+        type=args.type,
+        imatrix=Path(args.imatrix) if args.imatrix else None,
+        overrides=tuple(args.tensor_type),
+        output_type=args.output_tensor_type,
+        embedding_type=args.token_embedding_type,
+        keep_output=args.leave_output_tensor,
+        pure=args.pure,
+        strict=args.strict,
+        verify=args.verify,
+        lora=tuple(Weighted(*pair) for pair in lora),
+        on_warning=lambda line: print(f"{args.prog}: warning: {printable(line, 2000)}", file=sys.stderr),
+    )
+    show_plan(source, args.output, options, args.ctx, as_json=args.json)
 
 
 def _convert_adapter(source: Path, args: argparse.Namespace) -> None:

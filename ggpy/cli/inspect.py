@@ -66,7 +66,7 @@ def describe(file: GGUFFile, *, tensors: bool, width: int) -> list[str]:
     lines += _columns((_key_row(key, entry) for key, entry in file.metadata.entries.items()), "<<<", width)
     members = list(file.tensors.values())
     for title, shares in (("type", by_format(members)), ("part", by_kind(members))):
-        if shares:
+        if shares and not _is_imatrix(file):
             header = (title, "tensors", "parameters", "size", "bits/weight", "of the size")
             lines += ["", *_columns([header, *(_share_row(share, total(members)) for share in shares)], "<>>>>>", width)]
     if tensors:
@@ -102,7 +102,25 @@ def to_json(file: GGUFFile) -> dict[str, Any]:
     }
 
 
+def _is_imatrix(file: GGUFFile) -> bool:
+    return file.metadata.get("general.type") == "imatrix"
+
+
+def _imatrix_headline(file: GGUFFile) -> list[str]:
+    """Of an importance matrix: how many tensors it knows, and from how much text."""
+    n_tensors = sum(name.endswith(".in_sum2") for name in file.tensors)
+    chunks, tokens, datasets = (file.metadata.get(f"imatrix.{key}") for key in ("chunk_count", "chunk_size", "datasets"))
+    model = [f"importance matrix of {n_tensors} tensors"]
+    if isinstance(chunks, int) and isinstance(tokens, int):
+        model.append(f"from {chunks} chunks of {tokens} tokens" if tokens else f"from {chunks} chunks")
+    model += [f"of {name}" for name in list(datasets)[:1]] if isinstance(datasets, list) else []
+    lines = ", ".join(printable(part, 80) for part in model), f"{_size(file.file_size)}, GGUF v{file.version}"
+    return [printable(file.path, 1000), *(f"  {line}" for line in lines)]
+
+
 def _headline(file: GGUFFile) -> list[str]:
+    if _is_imatrix(file):
+        return _imatrix_headline(file)
     members = file.tensors.values()
     weights, metadata = total(members), file.metadata
     model = [_text(metadata, "general.architecture"), _text(metadata, "general.name"), _parameters(weights.n_values) + " parameters"]

@@ -5,7 +5,8 @@ safetensors.py  checkpoint.py   what lies in a checkpoint directory
 identity.py     vocabulary*.py  what the new file says of itself and of its tokenizer
 source.py       huggingface.py  requantize.py   a model as a stream of named float rows
 prequantized/   keep.py         repacked.py     weights that are quantized already: read, kept, told of
-recipes.py      which tensor gets which block format
+recipes.py      tensor_types.py   imatrix.py   which tensor gets which block format, and which weights matter most
+model_plan.py   forecast.py     explain.py   what will be written, settled and shown before any weight is read
 stream.py       verify.py       the loop through which every weight goes once, and the look back
 options.py      progress.py     what a conversion is told, and what it says while it is under way
 report.py       pipeline.py     what was done, and `convert`, which does it

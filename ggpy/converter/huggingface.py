@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,20 +53,20 @@ class HuggingFaceSource:
             self.files = _identities(path)
             self._arch = find_architecture(config)
             self.weights = dequantized(config, self.checkpoint.tensors)
-            self._metadata = self._arch.metadata(config)
+            self.metadata: Mapping[str, Any] = self._arch.metadata(config)
             self.architecture = self._arch.name
             self.warnings = self._arch.remarks(config)
             if "auto_map" in config:
                 self.warnings.append(
                     "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
                 )
-            self.tensors = _match(self._arch, config, self.weights, self._metadata, self.warnings)
+            self.tensors = _match(self._arch, config, self.weights, self.metadata, self.warnings)
             self.merged = self._merge(adapters)
             self.tensors += _extra_tensors(self._arch, config)
         except BaseException:
             self.close()
             raise
-        self.facts = model_facts(self._metadata, self._arch.name)
+        self.facts = model_facts(self.metadata, self._arch.name)
 
     @property
     def apart(self) -> dict[str, str]:
@@ -97,7 +97,7 @@ class HuggingFaceSource:
         values = {
             "general.architecture": self._arch.name,
             **identity_metadata(self.checkpoint.path, n_values, self.warnings),
-            **self._metadata,
+            **self.metadata,
             "general.file_type": recipe.file_type,
             "general.quantization_version": QUANTIZATION_VERSION,
             **added,

@@ -134,7 +134,7 @@ class Report:
         header = ("tensors", "types", "size", "bits/weight", *(("error",) if self.measured else ()))
         rows = [_kind_row(kind) for kind in self.kinds()]
         whole = ("all", "", size_in_words(self.n_bytes), f"{self.bits_per_weight:.3f}", *_percent(_pooled(self.tensors)))
-        lines = _table([header, *rows, whole], left=2)
+        lines = table([header, *rows, whole], left=2)
         for (format, wanted), count in Counter((t.format, t.wanted) for t in self.fallbacks).items():
             subject = "1 tensor is" if count == 1 else f"{count} tensors are"
             lines.append(f"{subject} {format}, not {wanted}: rows or values do not allow it")
@@ -160,7 +160,7 @@ class Report:
             return ""
         worst_first = sorted(self.tensors, key=lambda tensor: -(tensor.relative_rmse or 0.0))
         rows = [(printable(t.name, 64), t.dtype, t.format, *_percent(t.relative_rmse)) for t in worst_first]
-        return "\n".join(_table([("tensor", "from", "to", "error"), *rows], left=3))
+        return "\n".join(table([("tensor", "from", "to", "error"), *rows], left=3))
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -185,7 +185,7 @@ class Report:
         }
 
 
-def _table(rows: list[tuple[str, ...]], left: int) -> list[str]:
+def table(rows: list[tuple[str, ...]], left: int) -> list[str]:
     """Rows as lines with aligned columns, the first `left` to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row)).rstrip() for row in rows]

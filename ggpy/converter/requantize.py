@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ class GGUFSource:
             self.close()
             raise
         metadata = self._gguf.metadata
+        self.metadata: Mapping[str, Any] = metadata
         self.name, self.alignment, self.warnings = _PART.sub("", path.stem), self._gguf.alignment, []
         self.merged: tuple[str, ...] = ()
         self.files = {file.identity for file in self._files.values()}

@@ -99,13 +99,15 @@ def model_facts(metadata: Mapping[str, Any], arch: str) -> ModelFacts:
 
 
 class Source(Protocol):
-    """A model to convert. `architecture`: as GGUF names it. `warnings`: what was decided for the user, one line each. `files`: (device,
-    inode) of what is being read. `merged`: the adapters that were merged into it, one line each."""
+    """A model to convert. `architecture`: as GGUF names it; `metadata`: at least the keys that carry that name. `warnings`: what was
+    decided for the user, one line each. `files`: (device, inode) of what is being read. `merged`: the adapters that were merged into it,
+    one line each."""
 
     name: str
     architecture: str
     tensors: list[SourceTensor]
     facts: ModelFacts
+    metadata: Mapping[str, Any]
     warnings: list[str]
     files: set[tuple[int, int]]
     merged: tuple[str, ...]

@@ -175,3 +175,40 @@ def test_help_lists_every_type(capsys: pytest.CaptureFixture[str]):
         main(["--help"])
     shown = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()
     assert {name.lower() for name in RECIPES} <= set(shown)
+
+
+def test_a_type_is_explained_without_a_model(capsys: pytest.CaptureFixture[str]):
+    assert main(["--explain", "q4_k"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and lines[0].startswith("Q4_K_M: ") and lines[4].startswith("on the Llama 3 8B shape: 4.894 bits per weight")
+
+
+def test_a_type_is_explained_for_a_model(source: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--explain", "q4_k_m", str(source)]) == 0
+    assert "Q5_0 where rows are no multiple of 256" in capsys.readouterr().out
+
+
+def test_all_types_are_explained_in_a_table(source: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--explain", "all"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[2:]] == list(RECIPES)
+    assert main(["--explain", "all", str(source)]) == 1
+    assert "name one type" in capsys.readouterr().err
+
+
+def test_a_plan_is_shown_and_nothing_is_written(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    before, target = sorted(tmp_path.iterdir()), tmp_path / "out.gguf"
+    assert main([str(source), "-o", str(target), "--plan", "--tensor-type", "nothing=q8_0"]) == 0
+    shown = capsys.readouterr()
+    assert "Q4_K_M: " in shown.out and "memory to run it" in shown.out and "fits no matrix" in shown.err
+    assert main([str(source), "-o", str(target), "--plan", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert sorted(tmp_path.iterdir()) == before
+    assert main([str(source), "-o", str(target)]) == 0
+    assert planned["file_bytes"] == target.stat().st_size
+
+
+def test_without_a_source_there_is_nothing_to_do(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--plan"])
+    assert "the following arguments are required: SRC" in capsys.readouterr().err

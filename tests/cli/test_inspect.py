@@ -13,6 +13,7 @@ import pytest
 
 from ggpy.blocks import BLOCKS
 from ggpy.cli.inspect import main
+from ggpy.converter.imatrix import Collected, ImportanceMatrix, write_imatrix
 from ggpy.gguf import GGUFWriter, ValueType
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -204,3 +205,12 @@ def test_output_that_cannot_be_written(model: Path):
 def test_a_terminal_that_knows_only_ascii(model: Path):
     done = run(model, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0 and "\\u2026" in done.stdout
+
+
+def test_an_importance_matrix_is_called_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    entries = {f"blk.{i}.attn_q.weight": Collected(np.ones((1, 32), np.float32), np.array([9])) for i in range(3)}
+    write_imatrix(ImportanceMatrix(entries, ("text.txt",), 7, 512), tmp_path / "imatrix.gguf")
+    assert main([str(tmp_path / "imatrix.gguf")]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[1] == "  importance matrix of 3 tensors, from 7 chunks of 512 tokens, of text.txt"
+    assert "bits/weight" not in out and "parameters" not in out
