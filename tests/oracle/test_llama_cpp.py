@@ -53,7 +53,22 @@ def test_greedy_continuations_are_those_of_llama_cpp(name: str, tmp_path: Path):
     assert greedy(path, context, 24) == greedy_by_llama_cpp(path, context, 24)
 
 
-FORMATS = ["Q2_K", "Q3_K", "IQ4_NL", "IQ4_XS", "MXFP4", "TQ1_0", "TQ2_0", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S"]
+FORMATS = [
+    "Q2_K",
+    "Q3_K",
+    "IQ4_NL",
+    "IQ4_XS",
+    "MXFP4",
+    "TQ1_0",
+    "TQ2_0",
+    "IQ1_S",
+    "IQ1_M",
+    "IQ2_XXS",
+    "IQ2_XS",
+    "IQ2_S",
+    "IQ3_XXS",
+    "IQ3_S",
+]
 
 
 @pytest.mark.parametrize("name", FORMATS)
