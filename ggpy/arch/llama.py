@@ -11,8 +11,8 @@ from ggpy.arch import decoder
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, heads, sliding_window, with_bias
+from ggpy.arch.decoder_export import ATTENTION_BIAS, MLP_BIAS, hf_config
 from ggpy.arch.hf_config import HFConfig
-from ggpy.arch.llama_export import hf_config
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import INTERLEAVED
 
@@ -99,5 +99,5 @@ LLAMA = Architecture(
     config=config,
     shapes=decoder.shapes,
     forward=forward,
-    hf_config=hf_config,
+    hf_config=partial(hf_config, model_class="LlamaForCausalLM", model_type="llama", biases=ATTENTION_BIAS | MLP_BIAS),
 )

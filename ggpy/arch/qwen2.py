@@ -9,6 +9,7 @@ from ggpy.arch import decoder
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, sliding_window, with_bias
+from ggpy.arch.decoder_export import hf_config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.arch.llama import forward
 from ggpy.gguf import GGUFFile
@@ -55,6 +56,7 @@ QWEN2 = Architecture(
     remarks=remarks,
     ignored=decoder.IGNORED,
     attn_v_boost=partial(decoder.attn_v_boost, architecture="qwen2"),
+    hf_config=partial(hf_config, model_class="Qwen2ForCausalLM", model_type="qwen2"),
     config=config,
     shapes=decoder.shapes,
     forward=forward,

@@ -9,6 +9,7 @@ from ggpy.arch import decoder
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, sliding_window, with_bias
+from ggpy.arch.decoder_export import ATTENTION_BIAS, hf_config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import HALVES
@@ -75,6 +76,7 @@ QWEN3 = Architecture(
     extra_tensors=decoder.frequency_factors,
     remarks=remarks,
     ignored=decoder.IGNORED,
+    hf_config=partial(hf_config, model_class="Qwen3ForCausalLM", model_type="qwen3", biases=ATTENTION_BIAS),
     config=config,
     shapes=partial(decoder.shapes, head_norms=True),
     forward=forward,

@@ -1,7 +1,9 @@
-"""The way back: what config.json says of a llama file."""
+"""The way back: what config.json says of the file of a decoder-only model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,16 +13,23 @@ from ggpy.arch.hf_config import HFConfig
 from ggpy.arch.hf_rope import RopeSettings, llama3_frequency_factors
 from ggpy.errors import ModelError
 from ggpy.gguf import GGUFFile
+from ggpy.runtime.rotary import yarn_amplitude
 
-_BIASES = {"attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output"), "mlp_bias": ("ffn_gate", "ffn_up", "ffn_down")}
+ATTENTION_BIAS = {"attention_bias": ("attn_q", "attn_k", "attn_v", "attn_output")}
+MLP_BIAS = {"mlp_bias": ("ffn_gate", "ffn_up", "ffn_down")}
 _LLAMA3_CONTEXTS = (8192, 4096, 2048, 16384)
 
 
-def hf_config(file: GGUFFile, config: Config) -> dict[str, Any]:
-    """config.json of the LlamaForCausalLM that a file holds; ModelError for what that class cannot be."""
+def hf_config(
+    file: GGUFFile, config: Config, *, model_class: str, model_type: str, biases: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> dict[str, Any]:
+    """config.json of the checkpoint that a file holds; ModelError for what `model_class` cannot be.
+
+    biases: key of config.json -> parts of a layer whose biases it turns on.
+    """
     values: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [model_class],
+        "model_type": model_type,
         "vocab_size": config.n_vocab,
         "hidden_size": config.d_model,
         "intermediate_size": config.d_ff,
@@ -33,15 +42,22 @@ def hf_config(file: GGUFFile, config: Config) -> dict[str, Any]:
         "rms_norm_eps": _shortest(config.norm_eps),
         "rope_theta": _shortest(config.rope.base),
         "tie_word_embeddings": "output.weight" not in file.tensors,
-        **{key: _has_biases(file, config, parts) for key, parts in _BIASES.items()},
+        **{key: _has_biases(file, config, parts, model_class) for key, parts in biases.items()},
     }
     if config.rope.n_rot != config.head_dim:
-        raise ModelError(f"{file.path}: rope.dimension_count is {config.rope.n_rot}; LlamaForCausalLM turns whole heads, {config.head_dim}")
+        raise ModelError(f"{file.path}: rope.dimension_count is {config.rope.n_rot}; {model_class} turns whole heads, {config.head_dim}")
     if config.rope.scale != 1:
         values["rope_scaling"] = {"rope_type": "linear", "factor": _shortest(1 / config.rope.scale)}
-    if config.rope.factors is not None:
+    if file.metadata.string(f"{_prefix(file)}.rope.scaling.type", default="none") == "yarn":
+        values["rope_scaling"] = _yarn_scaling(file)
+    elif config.rope.factors is not None:
         values["rope_scaling"] = _llama3_scaling(file, config)
     return values
+
+
+def _prefix(file: GGUFFile) -> str:
+    """What the keys of the model's own metadata begin with."""
+    return file.metadata.string("general.architecture")
 
 
 def _shortest(value: float) -> float:
@@ -49,12 +65,29 @@ def _shortest(value: float) -> float:
     return float(str(np.float32(value)))
 
 
-def _has_biases(file: GGUFFile, config: Config, parts: tuple[str, ...]) -> bool:
+def _has_biases(file: GGUFFile, config: Config, parts: Sequence[str], model_class: str) -> bool:
     names = [f"blk.{i}.{part}.bias" for i in range(config.n_layers) for part in parts]
     found = sum(name in file.tensors for name in names)
     if found not in (0, len(names)):
-        raise ModelError(f"{file.path}: has {found} of the biases of {', '.join(parts)}; LlamaForCausalLM has {len(names)} or none")
+        raise ModelError(f"{file.path}: has {found} of the biases of {', '.join(parts)}; {model_class} has {len(names)} or none")
     return bool(found)
+
+
+def _yarn_scaling(file: GGUFFile) -> dict[str, Any]:
+    """YaRN's parameters, as they stand in the file."""
+    meta, prefix = file.metadata, f"{_prefix(file)}.rope.scaling."
+    factor = _shortest(float(meta.number(prefix + "factor")))
+    scaling: dict[str, Any] = {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": int(meta.integer(prefix + "original_context_length")),
+    }
+    for key in ("beta_fast", "beta_slow"):
+        if f"{prefix}yarn_{key}" in meta:
+            scaling[key] = _shortest(float(meta.number(f"{prefix}yarn_{key}")))
+    if prefix + "attn_factor" in meta:
+        scaling["attention_factor"] = _shortest(float(meta.number(prefix + "attn_factor")) * yarn_amplitude(factor))
+    return scaling
 
 
 def _llama3_scaling(file: GGUFFile, config: Config) -> dict[str, Any]:
