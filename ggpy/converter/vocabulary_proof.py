@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from ggpy.converter.vocabulary_files import TokenizerFiles, guarded, load_engine
 from ggpy.converter.vocabulary_json import uses_metaspace
 from ggpy.converter.vocabulary_pre import TELLING_TEXTS
 from ggpy.errors import CheckpointError, printable
-from ggpy.tokenizer import Tokenizer, load_tokenizer
+from ggpy.tokenizer import Tokenizer, TokenType, load_tokenizer
 from ggpy.tokenizer.program import PROGRAM_KEYS
 
 N_MIXED = 300
+N_SPECIAL = 24
 MAX_SECONDS = 20.0
 _SHOWN = 5
 _MARKS = (" ", "▁")
@@ -83,7 +85,7 @@ def prove_tokenizer(metadata: Mapping[str, Any], folder: Path) -> TokenizerProof
     elsewhere = load_tokenizer({key: value for key, value in metadata.items() if key not in named}) if named else tokenizer
     n_texts, n_different, skipped, differences, n_elsewhere, others = 0, 0, 0, [], 0, []
     start = time.monotonic()
-    for text in proof_texts():
+    for text in (*proof_texts(), *special_texts(_specials(tokenizer))):
         if time.monotonic() - start > MAX_SECONDS:
             break
         if skips(text):
@@ -117,6 +119,20 @@ def proof_texts() -> list[str]:
     return ["", " ", "a", " a", "\n", *TELLING_TEXTS, *mixed]
 
 
+def special_texts(specials: Sequence[str]) -> list[str]:
+    """Texts that spell special and added tokens: alone, between words, between spaces, one after the other."""
+    texts = [text for special in specials for text in (special, f"Hello{special}world", f"x {special} {special}\ny")]
+    return [*texts, *("".join(pair) for pair in pairwise(specials)), "".join(specials)] if specials else []
+
+
+def _specials(tokenizer: Tokenizer) -> list[str]:
+    """The texts of at most N_SPECIAL control and added tokens: the first, and some of the others."""
+    ids = tokenizer.of_type(TokenType.CONTROL, TokenType.USER_DEFINED)
+    texts = [text for text in (tokenizer.vocabulary[i] for i in ids) if text.strip()]
+    first, others = texts[: N_SPECIAL // 2], texts[N_SPECIAL // 2 :]
+    return first + random.Random(0).sample(others, min(len(others), N_SPECIAL - len(first)))
+
+
 def _readers(files: TokenizerFiles, tokenizer: Tokenizer, metadata: Mapping[str, Any]) -> tuple[str, Encode, Encode, Callable[[str], bool]]:
     """The source's name, both encoders, and which texts to leave out."""
     is_unigram = metadata["tokenizer.ggml.model"] == "t5"  # before spaces alone, sentencepiece puts one more, llama.cpp none
@@ -124,7 +140,13 @@ def _readers(files: TokenizerFiles, tokenizer: Tokenizer, metadata: Mapping[str,
     if files.model is not None and is_sentencepiece:
         source = _sentencepiece(files.model, str(files.folder / "tokenizer.model"))
         if source is not None:
-            return "tokenizer.model", source, tokenizer.encode, lambda text: is_unigram and bool(text) and not text.strip()
+            # What sentencepiece does not know, or puts no space behind.
+            own = tuple(tokenizer.vocabulary[i] for i in tokenizer.of_type(TokenType.USER_DEFINED) if tokenizer.vocabulary[i].strip())
+
+            def skips(text: str) -> bool:
+                return (is_unigram and bool(text) and not text.strip()) or any(special in text for special in own)
+
+            return "tokenizer.model", source, tokenizer.encode, skips
     if files.json is None:
         raise CheckpointError(f"{files.folder}: no tokenizer.model and no tokenizer.json to compare with")
     engine, where = load_engine(files.json_text, files.json.where), files.json.where

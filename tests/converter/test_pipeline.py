@@ -256,7 +256,7 @@ def test_the_report_adds_up(checkpoint: Path, tmp_path: Path):
     assert down.formats == {"Q4_K": 2, "Q6_K": 2} and down.bits_per_weight == (4.5 + 6.5625) / 2
     table = str(report)
     assert "ffn_down" in table and "2 Q4_K, 2 Q6_K" in table and "5.531" in table and "read back" in table
-    assert "346 texts give the same ids" in (report.tokenizer or "")
+    assert "350 texts give the same ids" in (report.tokenizer or "")
     assert report.error_table().splitlines()[1].split()[3].endswith("%")
     assert report.to_json()["tensors"][0]["relative_rmse"] == report.tensors[0].relative_rmse
 

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
 from ggpy.converter.vocabulary import Vocabulary, read_vocabulary
-from ggpy.converter.vocabulary_proof import proof_texts, prove_tokenizer
+from ggpy.converter.vocabulary_proof import proof_texts, prove_tokenizer, special_texts
 from ggpy.gguf import Metadata, ValueType, open_gguf
 from ggpy.tokenizer import TokenType, load_tokenizer
 from tests.converter.tokenizers_on_disk import byte_level_json, rewritten_as_merges, sentencepiece_model, write_tokenizer
@@ -39,7 +39,7 @@ def test_sentencepiece(tmp_path: Path) -> None:
     assert (types[259:] == TokenType.NORMAL).all()
     assert (types.dtype, value(vocabulary, "scores").dtype) == (np.int32, np.float32)
     proof = prove_tokenizer(vocabulary.metadata, folder)
-    assert (proof.n_different, proof.skipped, proof.n_texts) == (0, 0, len(proof_texts()))
+    assert (proof.n_different, proof.skipped, proof.n_texts) == (0, 0, len(proof_texts()) + len(special_texts(["<s>", "</s>"])))
 
 
 @pytest.mark.parametrize("byte_fallback", [False, True])
@@ -108,7 +108,8 @@ def test_byte_level(tmp_path: Path) -> None:
     assert kinds(vocabulary)["<tool>"] is TokenType.USER_DEFINED
     assert kinds(vocabulary)["Ġthe"] is TokenType.NORMAL
     proof = prove_tokenizer(vocabulary.metadata, folder)
-    assert str(proof) == f"tokenizer: {len(proof_texts())} texts give the same ids as tokenizer.json"
+    n_texts = len(proof_texts()) + len(special_texts(["<|im_start|>", "<|im_end|>", "<|endoftext|>", "<tool>"]))
+    assert str(proof) == f"tokenizer: {n_texts} texts give the same ids as tokenizer.json"
 
 
 def test_merges_may_be_strings_or_pairs(tmp_path: Path) -> None:
@@ -273,7 +274,7 @@ def test_an_unknown_pre_tokenizer_is_written_whole_and_run(tmp_path: Path, name:
     vocabulary = read_vocabulary(folder, {})
     assert json.loads(vocabulary.metadata["ggpy.tokenizer.pre_tokenizer"]) == json.loads(UNKNOWN[name].__getstate__())
     proof = prove_tokenizer(vocabulary.metadata, folder)
-    assert (proof.n_different, proof.n_texts) == (0, len(proof_texts()))
+    assert (proof.n_different, proof.n_texts) == (0, len(proof_texts()) + len(special_texts("abcd")))
     lines = list(proof.told_elsewhere())
     assert 0 < len(lines) <= min(proof.n_elsewhere, 5)
     assert f"llama.cpp reads {proof.n_elsewhere} of {proof.n_texts} texts otherwise" in lines[0]
@@ -294,6 +295,43 @@ def test_merges_that_no_name_tells_are_written(tmp_path: Path) -> None:
 def test_known_pre_tokenizers_need_no_key_of_our_own(tmp_path: Path) -> None:
     metadata = read_vocabulary(write_tokenizer(tmp_path, tokenizer_json=byte_level_json()), {}).metadata
     assert not [key for key in metadata if key.startswith("ggpy.")]
+
+
+def test_the_proof_finds_added_tokens_that_are_read_otherwise(tmp_path: Path) -> None:
+    values = byte_level_json()
+    folder = write_tokenizer(tmp_path, tokenizer_json=values)
+    metadata = read_vocabulary(folder, {}).metadata
+    for token in values["added_tokens"]:
+        token["rstrip"] = True
+    write_tokenizer(tmp_path, tokenizer_json=values)
+    proof = prove_tokenizer(metadata, folder)
+    assert proof.n_different == 4
+    assert all(difference.text.startswith("x ") for difference in proof.differences)
+
+
+def test_the_proof_covers_what_tokenizers_stumble_over() -> None:
+    text = "".join(proof_texts())
+    for what in (
+        "  ",
+        "\n\n",
+        "\t\t",
+        "\r\n",
+        "1234567",
+        "def f(self)",
+        "'ll",
+        "é",
+        "e\u0301",
+        "漢",
+        "한",
+        "ไ",
+        "ع",
+        "🚀",
+        "\u200d",
+        "\x00",
+        "  x",
+    ):
+        assert what in text, what
+    assert len(proof_texts()) > 300
 
 
 def test_the_proof_finds_differences(tmp_path: Path) -> None:
@@ -335,7 +373,7 @@ def test_smollm2_is_written_as_llama_cpp_wrote_it(shared: Path, smollm2_gguf: Pa
         key: list(v) if isinstance(v, np.ndarray) else v for key, v in theirs.items()
     }
     proof = prove_tokenizer(vocabulary.metadata, folder)
-    assert (proof.n_different, proof.n_texts) == (0, len(proof_texts()))
+    assert (proof.n_different, proof.n_texts) == (0, len(proof_texts()) + len(special_texts("abcdefghijklmnopq")))
 
 
 def test_stories260k(shared: Path) -> None:
