@@ -1,6 +1,6 @@
 """The architectures ggpy knows, one file each; converter and runtime read the same table."""
 
-from ggpy.arch.architecture import Architecture, TensorRule
+from ggpy.arch.architecture import Architecture, TensorRule, TextPart
 from ggpy.arch.config import Config
 from ggpy.arch.gemma import GEMMA
 from ggpy.arch.gemma2 import GEMMA2
@@ -16,4 +16,7 @@ ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWE
 HF_CLASSES: dict[str, Architecture] = {name: arch for arch in ARCHS.values() for name in arch.hf_classes}
 """By the names that config.json's `architectures` holds."""
 
-__all__ = ["ARCHS", "HF_CLASSES", "Architecture", "Config", "TensorRule"]
+TEXT_PARTS: dict[str, TextPart] = {name: part for arch in ARCHS.values() for name, part in arch.text_parts.items()}
+"""Likewise, of models of which only the text model is known."""
+
+__all__ = ["ARCHS", "HF_CLASSES", "TEXT_PARTS", "Architecture", "Config", "TensorRule", "TextPart"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,27 @@ class TensorRule:
 
 
 @dataclass(frozen=True)
+class TextPart:
+    """The text model in checkpoints of a model that also sees.
+
+    hf_class: the class of the text model alone. section: of config.json, whose keys count more than those around it. defaults: of keys that
+    such a config may leave out. prefixes: of tensor names, and what stands there in a text model. others: prefixes of the other parts.
+    """
+
+    hf_class: str
+    section: str
+    defaults: Mapping[str, Any]
+    prefixes: Mapping[str, str]
+    others: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Architecture:
     """One architecture, for the converter and the runtime alike.
 
     name: `general.architecture`, and the prefix of its metadata keys.
     hf_classes: names in config.json's `architectures` that mean this one.
+    text_parts: by names in config.json's `architectures`: models whose text model is of this architecture.
     rules: every tensor; what no rule names is reported, never dropped silently.
     sizes(hf_config): the sizes that the rules' shapes name; raises CheckpointError.
     metadata(hf_config): the `{name}.*` keys and their values, range-checked; raises CheckpointError.
@@ -64,5 +80,6 @@ class Architecture:
     shapes: Callable[[Config], dict[str, tuple[int, ...]]]
     forward: Callable[..., Any]
     ignored: tuple[str, ...] = ()
+    text_parts: Mapping[str, TextPart] = field(default_factory=dict)
     attn_v_boost: Callable[[Mapping[str, Any]], bool] = lambda _: False
     hf_config: Callable[[GGUFFile, Config], dict[str, Any]] | None = None

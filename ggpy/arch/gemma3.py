@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from ggpy.arch import gemma, gemma2
-from ggpy.arch.architecture import Architecture, TensorRule
+from ggpy.arch.architecture import Architecture, TensorRule, TextPart
 from ggpy.arch.decoder import LAYER
 from ggpy.arch.gemma import GemmaConfig
 from ggpy.arch.hf_config import HFConfig
@@ -68,9 +68,18 @@ def config(file: GGUFFile) -> GemmaConfig:
                                   local_base=LOCAL_THETA)  # fmt: skip
 
 
+WITH_VISION = TextPart(
+    hf_class="Gemma3ForCausalLM",
+    section="text_config",
+    defaults={"vocab_size": 262_208, "num_attention_heads": 8, "num_key_value_heads": 4, "max_position_embeddings": 131_072},
+    prefixes={"language_model.": "", "model.language_model.": "model."},
+    others=("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
+)
+
 GEMMA3 = Architecture(
     name="gemma3",
     hf_classes=("Gemma3ForCausalLM",),
+    text_parts={"Gemma3ForConditionalGeneration": WITH_VISION},
     rules=_with_head_norms(gemma.POST_NORMED_RULES),
     sizes=gemma.sizes,
     metadata=metadata,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ggpy.arch import HF_CLASSES, Architecture, TensorRule
+from ggpy.arch import HF_CLASSES, TEXT_PARTS, Architecture, TensorRule
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
@@ -20,6 +20,7 @@ from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
 from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered, shifted
+from ggpy.converter.text_part import text_part
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
 from ggpy.runtime.encode import FLOATS
@@ -38,7 +39,8 @@ CheckpointTensor = StoredTensor | QuantizedMatrix
 class HuggingFaceSource:
     """The tensors and metadata of a checkpoint directory; see `Source`. Raises CheckpointError for what cannot be converted.
 
-    weights: its tensors under their own names, quantized ones as floats.
+    config: its config.json, or of a model that also sees that of its text model. weights: its tensors under their own names, quantized ones
+    as floats.
     """
 
     alignment = 32
@@ -49,13 +51,14 @@ class HuggingFaceSource:
         self._changed: Merged | None = None
         self.checkpoint = Checkpoint(path)
         try:
-            config = self.checkpoint.config
+            self.config, tensors, left = text_part(self.checkpoint.config, self.checkpoint.tensors)
+            config = self.config
             self.files = _identities(path)
             self._arch = find_architecture(config)
-            self.weights = dequantized(config, self.checkpoint.tensors)
+            self.weights = dequantized(config, tensors)
             self.metadata: Mapping[str, Any] = self._arch.metadata(config)
             self.architecture = self._arch.name
-            self.warnings = self._arch.remarks(config)
+            self.warnings = left + self._arch.remarks(config)
             if "auto_map" in config:
                 self.warnings.append(
                     "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
@@ -88,7 +91,7 @@ class HuggingFaceSource:
             self._adapters.append(Adapter(adapter.path))
             self.files |= _identities(adapter.path)
         pairs = [(opened, adapter.weight) for opened, adapter in zip(self._adapters, adapters, strict=True)]
-        self._changed = merge_adapters(self.tensors, pairs, self._arch, self.checkpoint.config, self.warnings)
+        self._changed = merge_adapters(self.tensors, pairs, self._arch, self.config, self.warnings)
         self.tensors = self._changed.tensors
         return tuple(f"merged {printable(a.path)} into {len(a.tensors)} tensors with weight {weight:g}" for a, weight in pairs)
 
@@ -128,7 +131,7 @@ class HuggingFaceSource:
     def _vocabulary(self) -> Vocabulary:
         from ggpy.converter.vocabulary import read_vocabulary
 
-        vocabulary = read_vocabulary(self.checkpoint.path, self.checkpoint.config)
+        vocabulary = read_vocabulary(self.checkpoint.path, self.config)
         self.warnings += vocabulary.warnings
         return vocabulary
 
@@ -154,7 +157,7 @@ def find_architecture(config: HFConfig) -> Architecture:
     names = config.strings("architectures")
     known = [HF_CLASSES[name] for name in names if name in HF_CLASSES]
     if not known:
-        raise config.refuse("architectures", f"one of {', '.join(HF_CLASSES)}")
+        raise config.refuse("architectures", f"one of {', '.join([*HF_CLASSES, *TEXT_PARTS])}")
     return known[0]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,29 @@ def test_a_context_beyond_the_trained_one_has_the_long_factors(tmp_path: Path):
     rope = LONG | {"original_max_position_embeddings": 16, "factor": 2.0}
     changes = {"pad_token_id": 0, "original_max_position_embeddings": 16, "rope_parameters": rope}
     check(write_checkpoint(tmp_path / "checkpoint", "Phi3", **changes), tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_text_model_of_one_that_sees(prefix: str, tmp_path: Path):
+    """What it becomes does not depend on the model around it."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    whole, alone = tmp_path / "whole", write_checkpoint(tmp_path / "alone", "Gemma3Text", **GEMMA)
+    shutil.copytree(alone, whole)
+    config = json.loads((alone / "config.json").read_text(encoding="utf-8"))
+    around = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "hidden_size": 3, "vision_config": {}}
+    (whole / "config.json").write_text(json.dumps(around | {"text_config": config}), encoding="utf-8")
+    tensors = safetensors.load_file(alone / "model.safetensors")
+    renamed = {prefix + name.removeprefix("model."): values for name, values in tensors.items()}
+    renamed |= {f"{prefix.partition('language_model')[0]}vision_tower.patches.weight": np.zeros((2, 2), np.float32)}
+    safetensors.save_file(renamed, whole / "model.safetensors")
+    check(alone, tmp_path / "alone.gguf")
+    report = ggpy.convert(whole, tmp_path / "whole.gguf", type="f32")
+    assert report.certificate and any("1 tensors of its other parts are left out" in line for line in report.warnings)
+    with ggpy.open_gguf(tmp_path / "alone.gguf") as one, ggpy.open_gguf(tmp_path / "whole.gguf") as other:
+        assert list(one.tensors) == list(other.tensors)
+        assert all(np.array_equal(t.dequantize(), other.tensors[name].dequantize()) for name, t in one.tensors.items())
+        keys = [key for key in one.metadata if key.startswith(("gemma3.", "tokenizer."))]
+        assert keys and all(one.metadata.raw(key) == other.metadata.raw(key) for key in keys)
 
 
 def test_stories260k(shared: Path, tmp_path: Path):

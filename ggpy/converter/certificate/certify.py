@@ -50,7 +50,7 @@ OnLayer = Callable[[str, int], None]
 def why_not(source: Source) -> str | None:
     """Why conversions of this source cannot be certified; None where they can."""
     if isinstance(source, HuggingFaceSource):
-        names = source.checkpoint.config.strings("architectures", [])
+        names = source.config.strings("architectures", [])
         return None if any(name in ORACLES for name in names) else f"no oracle for {printable(', '.join(names), 80)} yet"
     return None if source.architecture in ARCHS else f"ggpy does not run architecture {printable(source.architecture, 40)} yet"
 
@@ -107,9 +107,9 @@ def _certificate(measured: Measured, gguf: GGUFFile, config: Config, probe: Prob
 
 def _source_states(source: Source, arch: Architecture, config: Config, probe: Probe, products: Products) -> Iterator[State]:
     if isinstance(source, HuggingFaceSource):
-        names = source.checkpoint.config.strings("architectures")
+        names = source.config.strings("architectures")
         oracle = next(ORACLES[name] for name in names if name in ORACLES)
-        config_read = {**source.checkpoint.config, **({"tie_word_embeddings": False} if source.apart else {})}
+        config_read = {**source.config, **({"tie_word_embeddings": False} if source.apart else {})}
         return oracle(Parameters(config_read, partial(_parameter, source), products), probe)
     tensors = {t.name: Rows(t.name, t.rows, t.columns, t.open()) for t in source.tensors if t.n_values}
     return iter(_walked(arch, config, tensors, probe, products))
