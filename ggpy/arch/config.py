@@ -12,13 +12,14 @@ from ggpy.gguf import GGUFFile
 from ggpy.runtime.kv_cache import CacheShape
 from ggpy.runtime.rotary import Rope, yarn_amplitude, yarn_factors
 
-MAX_LAYERS, MAX_HEADS, MAX_DIM = 1 << 12, 1 << 14, 1 << 20
+MAX_LAYERS, MAX_HEADS, MAX_EXPERTS, MAX_DIM = 1 << 12, 1 << 14, 1 << 12, 1 << 20
 
 
 @dataclass(frozen=True)
 class Config:
     """n_*: counts; d_*: widths of vectors; head_dim: values per head; context_length: positions trained on.
 
+    n_experts: 0 where feed-forward networks are dense; else d_ff is the width of an expert, n_experts_used how many a token goes to.
     rope_beyond: in longer contexts than so many positions, the rotary settings that take `rope`'s place, throughout.
     """
 
@@ -33,6 +34,8 @@ class Config:
     norm_eps: float
     rope: Rope
     rope_beyond: tuple[int, Rope] | None = None
+    n_experts: int = 0
+    n_experts_used: int = 0
 
     def for_context(self, length: int) -> Config:
         """The config of a context of `length` positions."""
@@ -74,6 +77,10 @@ def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise ModelError(f"{file.path}: no matrix token_embd.weight in the file")
+    n_experts = int(meta.integer(f"{architecture}.expert_count", default=0, minimum=0, maximum=MAX_EXPERTS))
+    n_experts_used = count("expert_used_count", n_experts) if n_experts else 0
+    if n_experts:
+        d_ff = count("expert_feed_forward_length", MAX_DIM, default=d_ff)
     return Config(
         n_layers=n_layers,
         n_vocab=embedding.shape[0],
@@ -85,6 +92,8 @@ def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
         context_length=count("context_length", 1 << 31),
         norm_eps=float(meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1)),
         rope=_rope(file, architecture, head_dim, pairing),
+        n_experts=n_experts,
+        n_experts_used=n_experts_used,
     )
 
 

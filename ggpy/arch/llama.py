@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ggpy.arch import decoder
+from ggpy.arch import decoder, mixture
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, heads, sliding_window, with_bias
@@ -67,12 +67,20 @@ def config(file: GGUFFile) -> Config:
     return read_config(file, "llama", pairing=INTERLEAVED)
 
 
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the forward pass and its shape, rows first; `?` marks those a file may lack."""
+    found = decoder.shapes(config)
+    return mixture.shapes(config, found) if config.n_experts else found
+
+
 def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     h = op.rms_norm(x, w.attn_norm, config.norm_eps)
     q, k, v = op.linear(h, w.attn_q, w.attn_k, w.attn_v)  # (n_tokens, n_heads * head_dim), twice (n_tokens, n_kv_heads * head_dim)
     a = op.attention(op.rope(q, config.rope), cache.append(op.rope(k, config.rope), v), config.attention_scale)
     x = op.add(x, op.linear(a, w.attn_output))
     h = op.rms_norm(x, w.ffn_norm, config.norm_eps)
+    if config.n_experts:
+        return op.add(x, mixture.feed_forward(op, config, w, h))
     gate, up = op.linear(h, w.ffn_gate, w.ffn_up)  # (n_tokens, d_ff)
     return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
 
@@ -97,7 +105,7 @@ LLAMA = Architecture(
     ignored=decoder.IGNORED,
     attn_v_boost=partial(decoder.attn_v_boost, architecture="llama"),
     config=config,
-    shapes=decoder.shapes,
+    shapes=shapes,
     forward=forward,
     hf_config=partial(hf_config, model_class="LlamaForCausalLM", model_type="llama", biases=ATTENTION_BIAS | MLP_BIAS),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ggpy.arch import decoder
+from ggpy.arch import decoder, mixture
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, sliding_window, with_bias
@@ -47,6 +47,12 @@ def config(file: GGUFFile) -> Config:
     return read_config(file, "qwen3", pairing=HALVES)
 
 
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the forward pass and its shape, rows first; `?` marks those a file may lack."""
+    found = decoder.shapes(config, head_norms=True)
+    return mixture.shapes(config, found) if config.n_experts else found
+
+
 def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     h = op.rms_norm(x, w.attn_norm, config.norm_eps)
     q, k, v = op.linear(h, w.attn_q, w.attn_k, w.attn_v)  # (n_tokens, n_heads * head_dim), twice (n_tokens, n_kv_heads * head_dim)
@@ -54,6 +60,8 @@ def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     a = op.attention(op.rope(q, config.rope), cache.append(op.rope(k, config.rope), v), config.attention_scale)
     x = op.add(x, op.linear(a, w.attn_output))
     h = op.rms_norm(x, w.ffn_norm, config.norm_eps)
+    if config.n_experts:
+        return op.add(x, mixture.feed_forward(op, config, w, h))
     gate, up = op.linear(h, w.ffn_gate, w.ffn_up)  # (n_tokens, d_ff)
     return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
 
@@ -78,6 +86,6 @@ QWEN3 = Architecture(
     ignored=decoder.IGNORED,
     hf_config=partial(hf_config, model_class="Qwen3ForCausalLM", model_type="qwen3", biases=ATTENTION_BIAS),
     config=config,
-    shapes=partial(decoder.shapes, head_norms=True),
+    shapes=shapes,
     forward=forward,
 )

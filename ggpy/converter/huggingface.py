@@ -20,6 +20,7 @@ from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
 from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered, shifted
+from ggpy.converter.stacks import stacked
 from ggpy.converter.text_part import text_part
 from ggpy.errors import CheckpointError, TokenizerError, printable
 from ggpy.gguf import GGUFWriter, ValueType
@@ -179,6 +180,14 @@ def _match(
         if rule.switch and not config.boolean(rule.switch, False):
             continue
         name = rule.hf.replace("{i}", str(layer))
+        if "{e}" in name:
+            names = [name.replace("{e}", str(e)) for e in range(sizes[rule.shape[0]])]
+            missing += [name for name in names if name not in left]
+            if not missing:
+                shape = tuple(sizes[size] for size in rule.shape)
+                parts = [_source_tensor(name, left.pop(name), shape[1:], rule, config) for name in names]
+                found.append(stacked(rule.gguf.replace("{i}", str(layer)), name.replace("{e}", f"0…{len(parts) - 1}"), parts))
+            continue
         tensor = left.pop(name, None)
         if rule.tied:
             tensor = _untied(tensor, name, stored.get(rule.tied), config, warnings)

@@ -26,6 +26,9 @@ PIECE_BYTES = 4096  # of scratch, at most, for the results of a piece
 MEET, HELP, OWN = 1, 2, 4
 """Flags of a tape's row: threads meet after it; what a thread holds of it, another may do over; every thread does all of it for itself."""
 
+ENTRIES = 16
+"""Bytes before the experts' entries in a routing table (`experts.py`)."""
+
 FIRST_SHIFT, OP_SHIFT, WALK_SHIFT = 2, 26, 39
 OP_BITS = WALK_SHIFT - OP_SHIFT
 MOST_UNITS, MOST_OPS = 1 << (OP_SHIFT - FIRST_SHIFT), 1 << OP_BITS

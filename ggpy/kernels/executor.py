@@ -49,7 +49,7 @@ IDLE_SPINS = 6000
 
 
 @intrinsic
-def _call_kernel(typing, address, args, ith, crew):
+def call_kernel(typing, address, args, ith, crew):
     def code(context, builder, signature, arguments):
         function = ir.FunctionType(ir.VoidType(), [I64, I64, I64])
         builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
@@ -86,7 +86,7 @@ def _wait_for(desk, low, high, tape, own, ith, crew, give_way):
             if load_i64(row + 8) & HELP:
                 store_i64(own + STALLED, desk)
                 store_i64(own + STALLED_TICKET, ticket)
-                _call_kernel(load_i64(row), row + 16, ith, crew)
+                call_kernel(load_i64(row), row + 16, ith, crew)
                 store_i64(own + STALLED, 0)
                 continue
         if spins > SPINS:
@@ -106,7 +106,7 @@ def _walk(tape, count, walk, state, give_way, ith, nth):
         flags = load_i64(row + 8)
         if nth > 1:
             atomic_store(own, base + (i << OP_SHIFT) + (AWAY if flags & OWN else LOOKING))
-        _call_kernel(load_i64(row), row + 16, ith, crew)
+        call_kernel(load_i64(row), row + 16, ith, crew)
         i += 1
         if nth > 1 and (flags & MEET or i == count):
             low, high = base + (first << OP_SHIFT), base + (i << OP_SHIFT)

@@ -9,65 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ggpy.kernels import segments
 from ggpy.kernels.desks import MOST_UNITS, PIECE_BYTES
 from ggpy.kernels.kinds import activation_bytes, activation_kind, scratch_bytes
-from ggpy.runtime.compiled import KernelName
+from ggpy.runtime.calls import Buffer, Cache, Call, Word
+from ggpy.runtime.experts import Experts
 from ggpy.runtime.kv_cache import CacheShape
 from ggpy.runtime.recorder import Op, Value
 from ggpy.runtime.rotary import Rope
 from ggpy.runtime.weights import Weight
 from ggpy.simd.target import target
-
-
-@dataclass(frozen=True, eq=False)
-class Buffer:
-    """Memory for one value, or for its activations, of a batch; `of_outputs` as in Value."""
-
-    bytes_per_token: int
-    of_outputs: bool
-
-
-@dataclass(frozen=True)
-class Cache:
-    """A word: the address of a layer's "keys" or "values" in the KV cache."""
-
-    layer: int
-    part: str
-
-
-@dataclass(frozen=True)
-class Word:
-    """A word known only when the program is laid out.
-
-    kind: "count" (address of the number of rows), "tokens" (the ids), "places" (slot and position of each token), "segments", "n_segments"
-    (address of their number), "output_rows" (their numbers), "cosines", "sines" (of `rope`), "positions" (in a slot of the cache),
-    "partials", "arrivals" (of `attention`), "counter" (of claims), "scratch", "scratch_bytes", "desks" (of the threads), "own"
-    (bytes from one thread's own `buffer` to the next, 0 where all share it).
-    """
-
-    kind: str
-    rope: Rope | None = None
-    of_outputs: bool = False
-    buffer: Buffer | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One kernel call. words: integers, floats (passed as float32 bits), addresses of the kinds above. scratch: bytes per thread;
-    heads: of attention, whose partial results they decide; can_be_own: of one token, every thread can do it for itself, as long as only
-    products read it."""
-
-    kernel: KernelName
-    words: tuple[object, ...]
-    reads: tuple[object, ...]
-    writes: tuple[object, ...]
-    scratch: int = 0
-    op: Op | None = None
-    heads: int = 0
-    can_be_own: bool = False
 
 
 class Lowering:
@@ -267,6 +219,16 @@ class Lowering:
                  Word("arrivals"), Word("desks"), op.params["window"], float(op.params["cap"]))  # fmt: skip
         scratch = segments.scratch_bytes(heads // shape.n_kv_heads, shape.head_dim)
         self.calls.append(Call(("attention", "attention"), words, (q, key_cache, value_cache), (out,), scratch, op, heads))
+
+    def _route(self, op: Op) -> None:
+        logits, out = self._buffer(op.inputs[0]), self._buffer(op.outputs[0])
+        words = (logits, out, op.inputs[0].width, op.params["n_used"], int(op.params["normalised"]),
+                 Word("count", of_outputs=op.outputs[0].of_outputs), Word("counter"))  # fmt: skip
+        self._call("experts", "route", words, [logits], [out], op=op)
+
+    def _experts(self, op: Op) -> None:
+        number = sum(call.kernel == ("experts", "group") for call in self.calls) + 1
+        self.calls += Experts(op, number, *(self._buffer(v) for v in (*op.inputs, *op.outputs))).calls()
 
     def _add(self, op: Op) -> None:
         a, b, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])

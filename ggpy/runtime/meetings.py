@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from ggpy.runtime.calls import Buffer, Call
 from ggpy.runtime.kv_cache import LINE
-from ggpy.runtime.lowering import Buffer, Call
 
 
 def meetings(calls: Sequence[Call], places: Mapping[Buffer, int], split: int, own: Collection[Buffer] = ()) -> list[bool]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ggpy.kernels.desks import HELP, MEET, MOST_OPS, OWN
+from ggpy.kernels.desks import ENTRIES, HELP, MEET, MOST_OPS, OWN
 from ggpy.kernels.segments import SEGMENT_WORDS, partial_bytes
+from ggpy.runtime.calls import Buffer, Cache, Call, Inner, Routing, Word
 from ggpy.runtime.compiled import KernelName, OnCompile, kernel, prepare
 from ggpy.runtime.kv_cache import LINE, KVCache
-from ggpy.runtime.lowering import Buffer, Cache, Call, Lowering, Word
+from ggpy.runtime.lowering import Lowering
 from ggpy.runtime.meetings import meetings, own_places, own_results
 from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.recorder import Recorder, Value
@@ -53,7 +54,7 @@ class Program:
         self.batch, self.outputs, self.n_vocab = batch, outputs, logits.width
         self._buffers = lowered.buffers
         assert len(self.calls) < MOST_OPS
-        prepare(dict.fromkeys(call.kernel for call in self.calls), on_compile)
+        prepare(self.kernels, on_compile)
         self._step = np.zeros(8, np.int64)
         self._tokens, self._output_rows = np.zeros(batch, np.int64), np.zeros(outputs, np.int64)
         self._places = np.zeros((batch, 2), np.int64)  # slot and position of each token
@@ -73,6 +74,13 @@ class Program:
         self._scratch = self._arena.ctypes.data + size
         self._own = self._scratch + self._scratch_bytes * pool.threads
         self._counters = np.zeros((len(self.calls), LINE // 8), np.int64)
+        self._routings = {
+            word.routing: RoutingMemory(word.routing, capacity[False])
+            for call in self.calls
+            for word in call.words
+            if isinstance(word, Word) and word.routing is not None
+        }
+        self._inner: list[np.ndarray] = []  # words and counters of kernels that run for each expert
         self._tape, self._single_tape = self._assemble({}), self._assemble(own_offsets)
         self._logits = self.values(logits, outputs)
         weakref.finalize(self, pool.settle)  # a helper may still be reading what the program holds
@@ -133,7 +141,7 @@ class Program:
     @property
     def kernels(self) -> tuple[KernelName, ...]:
         """The kernels chosen, in the order of first use."""
-        return tuple(dict.fromkeys(call.kernel for call in self.calls))
+        return tuple(dict.fromkeys(name for call in self.calls for name in (call.kernel, call.inner) if name is not None))
 
     @property
     def n_bytes(self) -> int:
@@ -165,6 +173,12 @@ class Program:
                 return self._own + offset if offset is not None else self._arena.ctypes.data + self._offsets[word]
             case Cache(layer, part):
                 return getattr(self.cache, part)[layer].ctypes.data
+            case (str(module), str(name)):
+                return kernel(module, name)
+            case Inner():
+                found = [(self._resolve(s.word, call, own), s.expert, s.slot, s.active) for s in word.steps]
+                self._inner.append(np.array(found, np.int64))
+                return self._inner[-1].ctypes.data
             case Word("own"):
                 return self._own_bytes if word.buffer in own else 0
             case Word():
@@ -193,6 +207,13 @@ class Program:
             case "cosines" | "sines":
                 assert word.rope is not None
                 return self._ropes[word.rope][word.kind == "sines"].ctypes.data
+            case "routing" | "slots" | "slot_tokens" | "counts":
+                assert word.routing is not None
+                return self._routings[word.routing].address(word.kind)
+            case "counters":
+                assert word.routing is not None
+                self._inner.append(np.zeros((word.routing.n_experts, LINE // 8), np.int64))
+                return self._inner[-1].ctypes.data
             case "positions":
                 return self.cache.positions
             case "counter":
@@ -204,6 +225,22 @@ class Program:
             case "scratch_bytes":
                 return self._scratch_bytes
         raise ValueError(f"unknown word {word.kind!r}")
+
+
+class RoutingMemory:
+    """Where a `Routing` of at most `capacity` tokens is kept."""
+
+    def __init__(self, routing: Routing, capacity: int):
+        most = capacity * routing.n_used
+        rows = most + routing.n_experts * (target().padded_tokens - 1)
+        sizes = {"routing": ENTRIES // 8 + 4 * routing.n_experts, "slots": most, "slot_tokens": rows}
+        self._parts = {kind: np.zeros(size, np.int64) for kind, size in sizes.items()}
+
+    def address(self, kind: str) -> int:
+        """Of "routing", "slots", "slot_tokens" or "counts"."""
+        if kind == "counts":
+            return self._parts["routing"].ctypes.data + ENTRIES + 16
+        return self._parts[kind].ctypes.data
 
 
 def _aligned(size: int) -> np.ndarray:
@@ -243,7 +280,7 @@ def _plan(calls: Sequence[Call], logits: Buffer, capacity: dict[bool, int], *, r
         for buffer in call.writes:
             if not isinstance(buffer, Buffer) or buffer in places:
                 continue
-            size = -(-buffer.bytes_per_token * capacity[buffer.of_outputs] // LINE) * LINE
+            size = -(-(buffer.bytes_per_token * capacity[buffer.of_outputs] + buffer.more_bytes) // LINE) * LINE
             fitting = [slot for slot in free if slot[0] >= size]
             if fitting:
                 slot = min(fitting)

@@ -104,6 +104,16 @@ class Recorder:
         """cap * tanh(x / cap)."""
         return self.emit("soft_cap", (x,), (x.width,), cap=cap)[0]
 
+    def route(self, logits: Value, n_used: int, normalised: bool) -> Value:
+        """Each token's `n_used` likeliest experts by softmax(logits), (n_tokens, n_experts): (n_tokens, 2 * n_used), first their numbers,
+        the likeliest first, then their probabilities; normalised: so that these sum up to 1."""
+        return self.emit("route", (logits,), (2 * n_used,), n_used=n_used, normalised=normalised)[0]
+
+    def experts(self, x: Value, routes: Value, gate: Weight, up: Weight, down: Weight) -> Value:
+        """The sum of probability * W_down (silu(W_gate x) * W_up x) over the experts that `routes` gives a token; each weight is all
+        experts' matrices, one below the other."""
+        return self.emit("experts", (x, routes), (x.width,), weights=(gate, up, down))[0]
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b."""
         return self.emit("add", (a, b), (a.width,))[0]

@@ -91,6 +91,25 @@ class ReferenceOps:
     def soft_cap(self, x: np.ndarray, cap: float) -> np.ndarray:
         return np.float32(cap) * np.tanh(x / np.float32(cap))
 
+    def route(self, logits: np.ndarray, n_used: int, normalised: bool) -> np.ndarray:
+        numbers = np.argsort(-logits, axis=-1, kind="stable")[:, :n_used]
+        likely = np.exp(logits - logits.max(-1, keepdims=True))
+        weights = np.take_along_axis(likely / likely.sum(-1, keepdims=True), numbers, -1)
+        if normalised:
+            weights /= weights.sum(-1, keepdims=True)
+        return np.concatenate([numbers, weights], -1).astype(np.float32)
+
+    def experts(self, x: np.ndarray, routes: np.ndarray, gate: Weight, up: Weight, down: Weight) -> np.ndarray:
+        numbers, weights = np.split(routes, 2, axis=-1)
+        n_experts = down.rows // x.shape[1]
+        gates, ups, downs = (w.split(*[w.rows // n_experts] * n_experts) for w in (gate, up, down))
+        result = np.zeros_like(x)
+        for number in np.unique(numbers).astype(int):
+            tokens, ranks = np.nonzero(numbers == number)
+            hidden = self.silu_mul(*self.linear(x[tokens], gates[number], ups[number]))
+            result[tokens] += weights[tokens, ranks, None] * self.linear(hidden, downs[number])
+        return result
+
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return a + b
 

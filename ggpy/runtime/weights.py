@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -20,7 +21,8 @@ OnDecode = Callable[[str, str, int], None]
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A matrix, or a vector as one row. `data`: uint8 (rows, row bytes), where mmap put it unless the format had to be decoded."""
+    """A matrix, a vector as one row, or several matrices one below the other. `data`: uint8 (rows, row bytes), where mmap put it unless
+    the format had to be decoded."""
 
     name: str
     format: BlockFormat
@@ -90,13 +92,13 @@ def _place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
 
 
 def _weight(tensor: Tensor, bias: np.ndarray | None, on_decode: OnDecode | None) -> Weight:
-    rows, cols = (1, *tensor.shape)[-2:]
+    rows, cols = math.prod(tensor.shape[:-1]), tensor.shape[-1]
     if len(tensor.shape) == 1:
         return Weight(tensor.name, BLOCKS["F32"], 1, cols, _bytes(tensor.dequantize().reshape(1, cols)))
     if not has_kernel(tensor.format.name.lower()):
         if on_decode:
             on_decode(tensor.name, tensor.format.name, rows * cols * 4)
-        return Weight(tensor.name, BLOCKS["F32"], rows, cols, _bytes(tensor.dequantize()), bias)
+        return Weight(tensor.name, BLOCKS["F32"], rows, cols, _bytes(tensor.dequantize().reshape(rows, cols)), bias)
     return Weight(tensor.name, tensor.format, rows, cols, tensor.data, bias)
 
 

@@ -39,6 +39,8 @@ def greedy(path: Path, context: int, n: int) -> list[int]:
 
 MODELS: dict[str, tuple[int, str, Mapping]] = {
     "llama": (256, "F32", {}),
+    "mixtral": (256, "F32", {"experts": 8}),
+    "qwen3moe": (256, "F32", {"architecture": "qwen3moe", "experts": 8, "used": 3, "d_ff": 96}),
     "phi3": (256, "F32", {"architecture": "phi3"}),
     "phi3, Q8_0": (256, "Q8_0", {"architecture": "phi3"}),
     "phi3, short": (256, "F32", {"architecture": "phi3", "factors": True, "context": 1024, "extra": LONG}),

@@ -63,6 +63,11 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3, positions scaled": ("Gemma3Text", GEMMA | {"layer_types": TYPES, "rope_parameters": GEMMA_ROPE}),
     "gemma3, no windows": ("Gemma3Text", GEMMA | {"sliding_window_pattern": 1, "final_logit_softcapping": 5.0}),
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": None}),
+    "qwen3moe": (
+        "Qwen3Moe",
+        {"head_dim": 24, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True},
+    ),
     "phi3": ("Phi3", {"pad_token_id": 0}),
     "phi3, partly rotated": ("Phi3", {"pad_token_id": 0, "partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "phi3, longrope": ("Phi3", {"pad_token_id": 0, "original_max_position_embeddings": 64, "rope_parameters": LONG}),

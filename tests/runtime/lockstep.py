@@ -17,7 +17,7 @@ from ggpy.runtime.parallel import ThreadPool
 from ggpy.runtime.program import Program
 from ggpy.runtime.recorder import Op
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps, dense
-from ggpy.runtime.weights import load_weights
+from ggpy.runtime.weights import Weight, load_weights
 from ggpy.simd.target import target
 
 
@@ -58,22 +58,45 @@ def bound(op: Op, inputs: list[np.ndarray], want: np.ndarray, weight_number: int
     All else is float32 arithmetic in another order: 2^-16 of the magnitudes involved. Keys and values are kept as float16: 2^-11.
     """
     if op.name == "linear":
-        weight = op.params["weights"][weight_number]
-        magnitudes = np.abs(dense(weight)).reshape(weight.rows, weight.cols)
-        kind, x = activation_kind(weight.format.name), inputs[0]
-        floor = np.abs(x) @ magnitudes.T * 2**-16
-        if kind == "float32":
-            return floor
-        if target().amx and len(x) >= BF16_FROM:
-            return floor + np.abs(x) @ magnitudes.T * (2**-8 + 2**-17)
-        if kind == "bfloat16":
-            return floor
-        block = int(kind.removeprefix("int8_"))
-        step = np.repeat(np.abs(x).reshape(len(x), -1, block).max(2) / 127, block, axis=1)
-        return (step * 0.5001) @ magnitudes.T + floor + 1e-6
+        return product_bound(op.params["weights"][weight_number], inputs[0])
+    if op.name == "experts":
+        return experts_bound(op, *inputs) + np.abs(want) * 2**-16
     if op.name == "attention":
         return np.full_like(want, np.abs(want).max() * 2**-9)
     return np.abs(want) * 2**-16 + np.abs(want).max() * 2**-18
+
+
+def product_bound(weight: Weight, x: np.ndarray) -> np.ndarray:
+    magnitudes = np.abs(dense(weight)).reshape(weight.rows, weight.cols)
+    kind = activation_kind(weight.format.name)
+    floor = np.abs(x) @ magnitudes.T * 2**-16
+    if kind == "float32":
+        return floor
+    if target().amx and len(x) >= BF16_FROM:
+        return floor + np.abs(x) @ magnitudes.T * (2**-8 + 2**-17)
+    if kind == "bfloat16":
+        return floor
+    block = int(kind.removeprefix("int8_"))
+    step = np.repeat(np.abs(x).reshape(len(x), -1, block).max(2) / 127, block, axis=1)
+    return (step * 0.5001) @ magnitudes.T + floor + 1e-6
+
+
+def experts_bound(op: Op, x: np.ndarray, routes: np.ndarray) -> np.ndarray:
+    """Of each expert's products: the first two's, passed on by silu(gate) * up, whose slope in gate is at most 1.1 |up|; the third's."""
+    ops, (numbers, shares) = ReferenceOps.__new__(ReferenceOps), np.split(routes, 2, axis=1)
+    n_experts = op.params["weights"][2].rows // x.shape[1]
+    stacks = [w.split(*[w.rows // n_experts] * n_experts) for w in op.params["weights"]]
+    total = np.zeros_like(x)
+    for number in np.unique(numbers).astype(int):
+        tokens, ranks = np.nonzero(numbers == number)
+        h, (gate, up, down) = x[tokens], (stack[number] for stack in stacks)
+        of_gate, of_up = product_bound(gate, h), product_bound(up, h)
+        gates, ups = ops.linear(h, gate, up)
+        hidden = ops.silu_mul(gates, ups)
+        passed_on = 1.1 * of_gate * (np.abs(ups) + of_up) + np.abs(ops.silu_mul(gates, 1)) * of_up + np.abs(hidden) * 2**-16
+        of_hidden = product_bound(down, np.abs(hidden) + passed_on) + passed_on @ np.abs(dense(down)).T
+        total[tokens] += np.abs(shares[tokens, ranks, None]) * of_hidden
+    return total
 
 
 def compare(model: Loaded, tokens: Sequence[int], *, threads: int = 1, split: int | None = None) -> Iterator[tuple[Op, float]]:

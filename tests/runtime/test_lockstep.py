@@ -53,7 +53,8 @@ def check(path: Path, tokens: list[int], **settings) -> None:
         for op, share in compare(model, tokens, **settings):
             seen[op.name] += 1
             assert share <= 1, f"{op.name} {op.params.get('layer', '')}: {share:.2f} of its bound"
-        assert set(seen) == OPS | OF_ONE_KIND.get(model.architecture, {"silu_mul"})
+        of_one_kind = {"route", "experts"} if model.config.n_experts else OF_ONE_KIND.get(model.architecture, {"silu_mul"})
+        assert set(seen) == OPS | of_one_kind
         assert seen["attention"] == model.shape.n_layers and seen["append"] == 2 * model.shape.n_layers
 
 
@@ -75,6 +76,7 @@ def test_every_op_agrees(tmp_path: Path, name: str):
         {"architecture": "qwen2", "biases": True},
         {"architecture": "qwen3", "heads": 6, "kv_heads": 2, "head_dim": 40},
         {"architecture": "phi3", "heads": 6, "kv_heads": 2, "head_dim": 40},
+        {"architecture": "qwen3moe", "experts": 8, "used": 3, "d_ff": 96},
         {"extra": YARN},
         {"architecture": "gemma"},
         GEMMA2,
@@ -101,6 +103,25 @@ def test_every_op_agrees_in_a_mix_of_formats(tmp_path: Path):
 @pytest.mark.parametrize("formats", FROM_GRIDS, ids=["IQ2", "IQ3", "IQ1"])
 def test_every_op_agrees_where_values_come_from_grids(tmp_path: Path, formats: dict[str, str]):
     check(write_llama(tmp_path / "m.gguf", formats), TOKENS, split=len(TOKENS) - 1)
+
+
+@pytest.mark.parametrize("name", ["F32", "BF16", "Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS"])
+def test_every_op_agrees_in_mixtures_of_experts(tmp_path: Path, name: str):
+    """Few tokens, one by one, and so many that those of an expert are tiled."""
+    path = write_llama(tmp_path / "m.gguf", name, layers=1, experts=4)
+    check(path, TOKENS, split=len(TOKENS) - 1)
+    check(path, TOKENS * 4, threads=2)
+
+
+@pytest.mark.parametrize("experts", [2, 17])
+def test_mixtures_of_experts_do_not_depend_on_threads(tmp_path: Path, experts: int):
+    with loaded(write_llama(tmp_path / "m.gguf", "Q4_K", experts=experts)) as model:
+        for tokens in (TOKENS[:1], TOKENS, TOKENS * 4):
+            want = model.program(fuse=False).run(tokens, 0, len(tokens)).copy()
+            for threads in (1, 2, 3, 8):
+                program = model.program(threads=threads)
+                for _ in range(4):
+                    assert np.array_equal(program.run(tokens, 0, len(tokens)), want)
 
 
 @pytest.mark.real_model

@@ -18,12 +18,12 @@ POST_NORMS = ("post_attention_norm", "post_ffw_norm")
 
 
 def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0, *, biases: bool = False, tied: bool = True,
-                factors: bool = False, head_dim: int | None = None, architecture: str = "llama", extra: Mapping[str, object] | None = None,
-                **changes: int) -> Path:  # fmt: skip
+                factors: bool = False, head_dim: int | None = None, experts: int = 0, used: int = 2, architecture: str = "llama",
+                extra: Mapping[str, object] | None = None, **changes: int) -> Path:  # fmt: skip
     """A llama file with random weights, or one of an architecture with almost its graph. formats: one for all matrices, or by the part
     before `.weight` ("attn_q"), default "". extra: more metadata, without the prefix.
 
-    changes: of SHAPE.
+    experts: in every layer, `used` of them for a token. changes: of SHAPE.
     """
     shape = SHAPE | changes
     rng = np.random.default_rng(seed)
@@ -34,10 +34,18 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
                 "ffn_gate": (ff, d), "ffn_up": (ff, d), "ffn_down": (d, ff)}  # fmt: skip
     if architecture == "phi3":
         matrices = {"attn_qkv": ((heads + 2 * kv) * dim, d), "attn_output": (d, heads * dim), "ffn_up": (2 * ff, d), "ffn_down": (d, ff)}
+    if experts:
+        del matrices["ffn_gate"], matrices["ffn_up"], matrices["ffn_down"]
+        extra = {**(extra or {}), "expert_count": experts, "expert_used_count": used, "expert_feed_forward_length": ff}
     tensors: dict[str, tuple[np.ndarray, BlockFormat]] = {}
 
     def add(name: str, values: np.ndarray, fmt: BlockFormat) -> None:
         tensors[name] = (encoded(values.astype(np.float32), fmt), fmt) if values.ndim == 2 else (values.astype("<f4"), BLOCKS["F32"])
+
+    def stack(part: str, rows: int, cols: int) -> None:
+        fmt = BLOCKS[by_part.get("ffn_exps", by_part.get("", "F32"))]
+        values = rng.normal(0, cols**-0.5, (experts * rows, cols)).astype(np.float32)
+        tensors[f"{part}.weight"] = encoded(values, fmt).reshape(experts, rows, -1), fmt
 
     def matrix(part: str, rows: int, cols: int) -> None:
         fmt = BLOCKS[by_part.get(part.split(".")[-1], by_part.get("", "F32"))]
@@ -49,9 +57,13 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
             matrix(f"blk.{i}.{part}", rows, cols)
             if biases:
                 add(f"blk.{i}.{part}.bias", rng.normal(0, 0.1, rows), BLOCKS["F32"])
+        if experts:
+            add(f"blk.{i}.ffn_gate_inp.weight", rng.normal(0, d**-0.5, (experts, d)), BLOCKS["F32"])
+            for part, (rows, cols) in {"gate": (ff, d), "up": (ff, d), "down": (d, ff)}.items():
+                stack(f"blk.{i}.ffn_{part}_exps", rows, cols)
         for part in ("attn_norm", "ffn_norm", *(POST_NORMS if architecture in ("gemma2", "gemma3") else ())):
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
-        for part in ("attn_q_norm", "attn_k_norm") if architecture in ("qwen3", "gemma3") else ():
+        for part in ("attn_q_norm", "attn_k_norm") if architecture in ("qwen3", "qwen3moe", "gemma3") else ():
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, dim), BLOCKS["F32"])
     add("output_norm.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
     if not tied:

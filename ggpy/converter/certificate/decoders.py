@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen2, Qwen3 and Phi-3 as transformers computes them (`modeling_llama.py` and its likes)."""
+"""Llama, Mistral, Mixtral, Qwen2, Qwen3 and Phi-3 as transformers computes them (`modeling_llama.py` and its likes)."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ def _decoder(
     head_norms: bool = False,
     paired: bool = False,
     fused: bool = False,
+    experts: tuple[str, str, str, str] | None = None,
 ) -> Iterator[State]:
     """The states of a checkpoint, see `Oracle`.
 
     qkv_bias, other_bias: of the attention's products, always or by a key of config.json. head_norms: of each head of q and k. paired:
     GGUF keeps rotary pairs as neighbours. fused: one product for q, k and v, one for gate and up.
+    experts: the module that has them, and their own for gate, up and down.
     """
     n_heads, eps = p.config["num_attention_heads"], p.config.get("rms_norm_eps", 1e-6)
     n_kv_heads = p.config.get("num_key_value_heads") or n_heads
@@ -69,6 +71,13 @@ def _decoder(
         o = p.linear(attended, layer + "self_attn.o_proj", bias=bias_o)
         x = x + o
         h2 = rms_norm(x, p.vector(layer + "post_attention_layernorm.weight"), eps)
+        if experts:
+            logits, down = _mixture(p, h2, layer + experts[0], experts[1:])
+            x = x + down
+            stages |= {turned[0] + ROTATED: ordered(turned_q), turned[1] + ROTATED: ordered(turned_k), "attn_output": o,
+                       "ffn_norm": h2, "ffn_gate_inp": logits}  # fmt: skip
+            yield State(f"blk.{i}", x, stages)
+            continue
         if fused:
             gate, up = np.split(p.linear(h2, layer + "mlp.gate_up_proj"), 2, -1)
         else:
@@ -83,7 +92,30 @@ def _decoder(
     yield State(HEAD, p.linear(x, "model.embed_tokens" if tied else "lm_head"))
 
 
+def _mixture(p: Parameters, x: Array, module: str, parts: tuple[str, ...]) -> tuple[Array, Array]:
+    """(logits of the experts, their weighted sum); what the chosen ones weigh sums up to 1."""
+    logits = p.linear(x, f"{module}.gate")
+    likely = np.exp(logits - logits.max(-1, keepdims=True))
+    chosen = np.argsort(-likely, axis=-1, kind="stable")[:, : p.config["num_experts_per_tok"]]
+    weights = np.take_along_axis(likely, chosen, -1)
+    weights /= weights.sum(-1, keepdims=True)
+    total = np.zeros_like(x)
+    for number in np.unique(chosen):
+        tokens, ranks = np.nonzero(chosen == number)
+        gate, up = (p.linear(x[tokens], f"{module}.experts.{number}.{part}") for part in parts[:2])
+        total[tokens] += weights[tokens, ranks, None] * p.linear(silu(gate) * up, f"{module}.experts.{number}.{parts[2]}")
+    return logits, total
+
+
 llama = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", paired=True)
 qwen2 = partial(_decoder, qkv_bias=True)
 qwen3 = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", head_norms=True)
+mixtral = partial(_decoder, paired=True, experts=("block_sparse_moe", "w1", "w3", "w2"))
+qwen3_moe = partial(
+    _decoder,
+    qkv_bias="attention_bias",
+    other_bias="attention_bias",
+    head_norms=True,
+    experts=("mlp", "gate_proj", "up_proj", "down_proj"),
+)
 phi3 = partial(_decoder, fused=True)

@@ -1,0 +1,31 @@
+"""Mixtral: Llama with a mixture of experts for each feed-forward network. Its files are `llama` files that have experts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ggpy.arch import llama, mixture
+from ggpy.arch.decoder import LAYER
+from ggpy.arch.hf_config import HFConfig
+
+_EXPERT = LAYER + "block_sparse_moe.experts.{e}."
+_EXPERTS = mixture.expert_rules(LAYER + "block_sparse_moe.gate.weight", _EXPERT + "w1.weight", _EXPERT + "w3.weight", _EXPERT + "w2.weight")
+_DENSE = ("blk.{i}.ffn_gate.", "blk.{i}.ffn_up.", "blk.{i}.ffn_down.")
+_RULES = [rule for rule in llama.RULES if not rule.gguf.startswith(_DENSE)]
+
+
+def metadata(hf: HFConfig) -> dict[str, Any]:
+    """The `llama.*` keys of a config.json."""
+    return llama.metadata(hf) | mixture.metadata(hf, "llama")
+
+
+MIXTRAL = replace(
+    llama.LLAMA,
+    hf_classes=("MixtralForCausalLM",),
+    rules=(*_RULES[:-2], *_EXPERTS, *_RULES[-2:]),
+    sizes=partial(mixture.sizes, d_expert="intermediate_size"),
+    metadata=metadata,
+    hf_config=None,
+)

@@ -1,0 +1,59 @@
+"""Qwen3's mixtures of experts: Qwen3's graph with experts for each feed-forward network."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ggpy.arch import decoder, mixture, qwen3
+from ggpy.arch.config import Config, read_config
+from ggpy.arch.decoder import LAYER, sliding_window
+from ggpy.arch.hf_config import HFConfig
+from ggpy.gguf import GGUFFile
+from ggpy.runtime.rotary import HALVES
+
+_EXPERT = LAYER + "mlp.experts.{e}."
+_EXPERTS = mixture.expert_rules(
+    LAYER + "mlp.gate.weight", _EXPERT + "gate_proj.weight", _EXPERT + "up_proj.weight", _EXPERT + "down_proj.weight"
+)
+_DENSE = ("blk.{i}.ffn_gate.", "blk.{i}.ffn_up.", "blk.{i}.ffn_down.")
+_RULES = [rule for rule in qwen3.RULES if not rule.gguf.startswith(_DENSE)]
+
+
+def metadata(hf: HFConfig) -> dict[str, Any]:
+    """The `qwen3moe.*` keys of a config.json. In such a file every layer has experts, and what a router gives them sums up to 1."""
+    if not hf.boolean("norm_topk_prob", False):
+        raise hf.refuse("norm_topk_prob", "true: probabilities of a token's experts that sum up to 1")
+    if hf.integer("decoder_sparse_step", 1) != 1:
+        raise hf.refuse("decoder_sparse_step", "1: experts in every layer")
+    if hf.get("mlp_only_layers", []) != []:
+        raise hf.refuse("mlp_only_layers", "an empty list: experts in every layer")
+    return (
+        decoder.metadata(hf, "qwen3moe", sliding_window(hf, unless_told=False))
+        | mixture.metadata(hf, "qwen3moe")
+        | {"qwen3moe.expert_feed_forward_length": hf.integer("moe_intermediate_size")}
+    )
+
+
+def remarks(hf: HFConfig) -> list[str]:
+    """What of a config.json a qwen3moe file cannot say."""
+    return decoder.remarks(hf, "qwen3moe", sliding_window(hf, unless_told=False))
+
+
+def config(file: GGUFFile) -> Config:
+    """Typed hyper-parameters of a qwen3moe file."""
+    return read_config(file, "qwen3moe", pairing=HALVES)
+
+
+QWEN3MOE = replace(
+    qwen3.QWEN3,
+    name="qwen3moe",
+    hf_classes=("Qwen3MoeForCausalLM",),
+    rules=(*_RULES[:-2], *_EXPERTS, *_RULES[-2:]),
+    sizes=partial(mixture.sizes, d_expert="moe_intermediate_size"),
+    metadata=metadata,
+    remarks=remarks,
+    config=config,
+    hf_config=None,
+)
