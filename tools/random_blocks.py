@@ -32,13 +32,14 @@ def random_blocks(block_format: BlockFormat, rows: int, cols: int, rng: np.rando
 
 def _random_fields(block_format: BlockFormat, n_blocks: int, rng: np.random.Generator) -> np.ndarray:
     """uint8 (n_blocks, block bytes)"""
+    deviation = DEVIATION / 8 if block_format.name.startswith("IQ1") else DEVIATION / 64  # of scales: those grids hold 1 at the most
     blocks, start = rng.integers(0, 256, (n_blocks, block_format.block_bytes), dtype=np.uint8), 0
     for field in block_format.fields:
         if field.dtype.kind == "f":
-            scales = rng.normal(0, DEVIATION / 64, (n_blocks, field.count)).astype(field.dtype)
+            scales = rng.normal(0, deviation, (n_blocks, field.count)).astype(field.dtype)
             blocks[:, start : start + field.n_bytes] = scales.view(np.uint8)
         elif (block_format.name, field.name) == ("IQ1_M", "scales"):  # the upper nibbles of its words are a float16
-            bits = rng.normal(0, DEVIATION / 64, (n_blocks, 1)).astype("<f2").view("<u2")
+            bits = rng.normal(0, deviation, (n_blocks, 1)).astype("<f2").view("<u2")
             words = blocks[:, start : start + field.n_bytes].view("<u2")
             words[:] = words & 0x0FFF | (bits >> np.arange(0, 16, 4, dtype=np.uint16) & 15) << 12
         start += field.n_bytes

@@ -164,6 +164,10 @@ def test_encoders_give_the_reference_s_bytes(emit: Emit, block_format):
     assert progress[1] == np.iinfo(np.int64).max
     assert np.int64(np.abs(values).max().view(np.uint32)) == progress[2]
     want = block_format.encode(values.reshape(-1, block_format.block_values))
+    if block_format.name.startswith("IQ4"):  # scales of absurd weights are NaN, which the two CPUs give different signs
+        for blocks in (out, want):
+            scales = blocks[:, :2].view("<f2")
+            scales[np.isnan(scales)] = np.nan
     assert np.array_equal(out, want), f"{(out != want).any(1).sum()} of {len(out)} blocks differ"
 
 
