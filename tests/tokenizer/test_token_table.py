@@ -22,7 +22,7 @@ def with_token(i: int, text: str) -> list[str]:
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"model": "rwkv"}, TokenizerError, r"tokenizer\.ggml\.model 'rwkv' is not supported; supported are 'llama', 'gpt2', 't5'"),
+        ({"model": "rwkv"}, TokenizerError, r"tokenizer\.ggml\.model 'rwkv' is not supported; supported are 'llama', 't5', 'gpt2'"),
         ({"model": None}, GGUFError, r"'tokenizer\.ggml\.model' is missing"),
         ({"model": 3}, GGUFError, r"'tokenizer\.ggml\.model' is 3 \(uint32\); expected a string"),
         ({"tokens": None}, GGUFError, r"'tokenizer\.ggml\.tokens' is missing; expected an array of strings"),
