@@ -57,7 +57,7 @@ def expected(fmt: BlockFormat, w: np.ndarray, x: np.ndarray) -> tuple[np.ndarray
         near = np.repeat(largest, math.gcd(32, x.shape[1]), axis=1)
         low, high = rounded_to_bf16(dense - near).astype(np.float64), rounded_to_bf16(dense + near).astype(np.float64)
         unsure = np.abs(rounded) @ (high - low).T / 2
-        return rounded @ (low + high).T / 2, magnitude + unsure * 2**18, magnitude * (2**-8 + 2**-17)
+        return rounded @ (low + high).T / 2, magnitude + unsure * 2**18, magnitude * (2**-7 + 2**-16)
     if not kind.startswith("int8"):
         return x.astype(np.float64) @ dense.T, np.abs(x).astype(np.float64) @ np.abs(dense).T, np.zeros((len(x), len(w)))
     q, scale = quantized(x, int(kind.removeprefix("int8_")))

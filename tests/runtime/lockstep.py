@@ -54,7 +54,7 @@ def bound(op: Op, inputs: list[np.ndarray], want: np.ndarray, weight_number: int
     """How far the tape may be from the reference on the same inputs, element by element.
 
     A product whose format takes int8 activations: half an activation's scale times each weight's magnitude, the bound of rounding; in
-    bfloat16: 2^-9 of each activation and of each weight.
+    bfloat16, of eight bits: 2^-8 of each activation and of each weight.
     All else is float32 arithmetic in another order: 2^-16 of the magnitudes involved. Keys and values are kept as float16: 2^-11.
     """
     if op.name == "linear":
@@ -73,7 +73,7 @@ def product_bound(weight: Weight, x: np.ndarray) -> np.ndarray:
     if kind == "float32":
         return floor
     if target().amx and len(x) >= BF16_FROM:
-        return floor + np.abs(x) @ magnitudes.T * (2**-8 + 2**-17)
+        return floor + np.abs(x) @ magnitudes.T * (2**-7 + 2**-16)
     if kind == "bfloat16":
         return floor
     block = int(kind.removeprefix("int8_"))
