@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-KERNEL_TESTS = ("tests/simd", "tests/kernels", "tests/runtime")
+KERNEL_TESTS = ("tests/simd", "tests/kernels", "tests/runtime/test_lockstep.py")
 ARM64_TESTS = ("tests/kernels/test_linear.py", "tests/kernels/test_ops.py")
 AMX_TESTS = ("tests/kernels", "tests/runtime", "-k", "test_linear or test_tiled_bf16 or test_limits or many_tokens")
 
