@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,9 +46,9 @@ def head_dim(hf: HFConfig) -> int:
     return dim
 
 
-def sizes(hf: HFConfig) -> dict[str, int]:
-    """The sizes that rules name."""
-    (n_heads, n_kv_heads), dim = heads(hf), head_dim(hf)
+def sizes(hf: HFConfig, dim: int | None = None) -> dict[str, int]:
+    """The sizes that rules name; dim: values per head, where `head_dim` does not say it."""
+    (n_heads, n_kv_heads), dim = heads(hf), dim or head_dim(hf)
     return {
         "n_vocab": hf.integer("vocab_size"),
         "d_model": hf.integer("hidden_size"),
@@ -136,6 +136,20 @@ def shapes(config: Config, *, head_norms: bool = False) -> dict[str, tuple[int, 
         if head_norms:
             found[f"blk.{i}.attn_q_norm.weight"] = found[f"blk.{i}.attn_k_norm.weight"] = (config.head_dim,)
     return found | {"output_norm.weight": (d_model,), "output.weight?": (config.n_vocab, d_model)}
+
+
+def logits(op, weights, config: Config, x):
+    """(n_outputs, n_vocab) of the hidden states behind the last layer."""
+    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
+    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
+
+
+def forward(op, weights, config: Config, *, layer: Callable[..., Any]):
+    """Logits (n_outputs, n_vocab) of the batch that `op` holds, by layers (op, config, w, cache, x) -> x that are all alike."""
+    x = op.embed(weights.token_embd)
+    for w, cache in zip(weights.layers, op.caches, strict=True):
+        x = layer(op, config, w, cache, x)
+    return logits(op, weights, config, x)
 
 
 def attn_v_boost(metadata: Mapping[str, Any], architecture: str) -> bool:

@@ -95,15 +95,7 @@ def head_dim(hf: HFConfig) -> int:
 
 def sizes(hf: HFConfig) -> dict[str, int]:
     """The sizes that rules name."""
-    (n_heads, n_kv_heads), dim = heads(hf), head_dim(hf)
-    return {
-        "n_vocab": hf.integer("vocab_size"),
-        "d_model": hf.integer("hidden_size"),
-        "d_head": dim,
-        "d_q": n_heads * dim,
-        "d_kv": n_kv_heads * dim,
-        "d_ff": hf.integer("intermediate_size"),
-    }
+    return decoder.sizes(hf, head_dim(hf))
 
 
 def no_remarks(hf: HFConfig) -> list[str]:
@@ -154,12 +146,6 @@ def feed_forward(op, w, h):
     return op.linear(op.gelu_mul(gate, up), w.ffn_down)
 
 
-def logits(op, weights, config: Config, x):
-    """(n_outputs, n_vocab)."""
-    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
-    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
-
-
 def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     h = op.rms_norm(x, w.attn_norm, config.norm_eps)
     q, k, v = op.linear(h, w.attn_q, w.attn_k, w.attn_v)  # (n_tokens, n_heads * head_dim), twice (n_tokens, n_kv_heads * head_dim)
@@ -173,7 +159,7 @@ def forward(op, weights, config: Config):
     x = embed(op, weights, config)
     for w, cache in zip(weights.layers, op.caches, strict=True):
         x = layer(op, config, w, cache, x)
-    return logits(op, weights, config, x)
+    return decoder.logits(op, weights, config, x)
 
 
 def post_normed_layer(op, config: GemmaConfig, w, cache, x, is_local: bool):
@@ -194,7 +180,7 @@ def post_normed_forward(op, weights, config: GemmaConfig):
     x = embed(op, weights, config)
     for w, cache, is_local in zip(weights.layers, op.caches, config.is_local, strict=True):
         x = post_normed_layer(op, config, w, cache, x, is_local)
-    x = logits(op, weights, config, x)
+    x = decoder.logits(op, weights, config, x)
     return op.soft_cap(x, config.logit_cap) if config.logit_cap else x
 
 

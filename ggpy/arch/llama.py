@@ -67,12 +67,6 @@ def config(file: GGUFFile) -> Config:
     return read_config(file, "llama", pairing=INTERLEAVED)
 
 
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the forward pass and its shape, rows first; `?` marks those a file may lack."""
-    found = decoder.shapes(config)
-    return mixture.shapes(config, found) if config.n_experts else found
-
-
 def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     h = op.rms_norm(x, w.attn_norm, config.norm_eps)
     q, k, v = op.linear(h, w.attn_q, w.attn_k, w.attn_v)  # (n_tokens, n_heads * head_dim), twice (n_tokens, n_kv_heads * head_dim)
@@ -83,15 +77,6 @@ def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
         return op.add(x, mixture.feed_forward(op, config, w, h))
     gate, up = op.linear(h, w.ffn_gate, w.ffn_up)  # (n_tokens, d_ff)
     return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
-
-
-def forward(op, weights, config: Config):
-    """Logits (n_outputs, n_vocab) of the batch that `op` holds."""
-    x = op.embed(weights.token_embd)
-    for w, cache in zip(weights.layers, op.caches, strict=True):
-        x = layer(op, config, w, cache, x)
-    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
-    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
 
 
 LLAMA = Architecture(
@@ -105,7 +90,7 @@ LLAMA = Architecture(
     ignored=decoder.IGNORED,
     attn_v_boost=partial(decoder.attn_v_boost, architecture="llama"),
     config=config,
-    shapes=shapes,
-    forward=forward,
+    shapes=mixture.shapes,
+    forward=partial(decoder.forward, layer=layer),
     hf_config=partial(hf_config, model_class="LlamaForCausalLM", model_type="llama", biases=ATTENTION_BIAS | MLP_BIAS),
 )

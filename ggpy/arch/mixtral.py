@@ -12,8 +12,6 @@ from ggpy.arch.hf_config import HFConfig
 
 _EXPERT = LAYER + "block_sparse_moe.experts.{e}."
 _EXPERTS = mixture.expert_rules(LAYER + "block_sparse_moe.gate.weight", _EXPERT + "w1.weight", _EXPERT + "w3.weight", _EXPERT + "w2.weight")
-_DENSE = ("blk.{i}.ffn_gate.", "blk.{i}.ffn_up.", "blk.{i}.ffn_down.")
-_RULES = [rule for rule in llama.RULES if not rule.gguf.startswith(_DENSE)]
 
 
 def metadata(hf: HFConfig) -> dict[str, Any]:
@@ -24,7 +22,7 @@ def metadata(hf: HFConfig) -> dict[str, Any]:
 MIXTRAL = replace(
     llama.LLAMA,
     hf_classes=("MixtralForCausalLM",),
-    rules=(*_RULES[:-2], *_EXPERTS, *_RULES[-2:]),
+    rules=mixture.with_experts(llama.RULES, _EXPERTS),
     sizes=partial(mixture.sizes, d_expert="intermediate_size"),
     metadata=metadata,
     hf_config=None,

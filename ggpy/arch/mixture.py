@@ -9,6 +9,8 @@ from ggpy.arch.architecture import TensorRule
 from ggpy.arch.config import MAX_EXPERTS, Config
 from ggpy.arch.hf_config import HFConfig
 
+_DENSE = ("blk.{i}.ffn_gate.", "blk.{i}.ffn_up.", "blk.{i}.ffn_down.")
+
 
 def expert_rules(router: str, gate: str, up: str, down: str) -> tuple[TensorRule, ...]:
     """Rules of a layer's experts, by the names of their tensors in a checkpoint, `{e}` for the expert."""
@@ -18,6 +20,13 @@ def expert_rules(router: str, gate: str, up: str, down: str) -> tuple[TensorRule
         TensorRule("blk.{i}.ffn_up_exps.weight", up, ("n_experts", "d_expert", "d_model")),
         TensorRule("blk.{i}.ffn_down_exps.weight", down, ("n_experts", "d_model", "d_expert")),
     )
+
+
+def with_experts(rules: tuple[TensorRule, ...], experts: tuple[TensorRule, ...]) -> tuple[TensorRule, ...]:
+    """The rules of a dense model with those of its experts, behind the other tensors of a layer, in place of its feed-forward network."""
+    kept = [rule for rule in rules if not rule.gguf.startswith(_DENSE)]
+    last = max(i for i, rule in enumerate(kept) if "{i}" in rule.gguf) + 1
+    return (*kept[:last], *experts, *kept[last:])
 
 
 def sizes(hf: HFConfig, d_expert: str) -> dict[str, int]:
@@ -37,8 +46,11 @@ def metadata(hf: HFConfig, architecture: str) -> dict[str, Any]:
     return {f"{architecture}.expert_count": count, f"{architecture}.expert_used_count": used}
 
 
-def shapes(config: Config, found: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """`found`, the tensors of a dense model, with experts in place of each layer's feed-forward network."""
+def shapes(config: Config, *, head_norms: bool = False) -> dict[str, tuple[int, ...]]:
+    """As `decoder.shapes`; of a config with experts, these in place of each layer's feed-forward network."""
+    found = decoder.shapes(config, head_norms=head_norms)
+    if not config.n_experts:
+        return found
     for i in range(config.n_layers):
         for part in ("ffn_gate", "ffn_up", "ffn_down"):
             del found[f"blk.{i}.{part}.weight"], found[f"blk.{i}.{part}.bias?"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -152,15 +153,6 @@ def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
 
 
-def forward(op, weights, config: Config):
-    """Logits (n_outputs, n_vocab) of the batch that `op` holds."""
-    x = op.embed(weights.token_embd)
-    for w, cache in zip(weights.layers, op.caches, strict=True):
-        x = layer(op, config, w, cache, x)
-    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
-    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
-
-
 PHI3 = Architecture(
     name="phi3",
     hf_classes=("Phi3ForCausalLM",),
@@ -172,5 +164,5 @@ PHI3 = Architecture(
     ignored=decoder.IGNORED,
     config=config,
     shapes=shapes,
-    forward=forward,
+    forward=partial(decoder.forward, layer=layer),
 )

@@ -11,7 +11,7 @@ from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, sliding_window, with_bias
 from ggpy.arch.decoder_export import hf_config
 from ggpy.arch.hf_config import HFConfig
-from ggpy.arch.llama import forward
+from ggpy.arch.llama import LLAMA
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import HALVES
 
@@ -59,5 +59,5 @@ QWEN2 = Architecture(
     hf_config=partial(hf_config, model_class="Qwen2ForCausalLM", model_type="qwen2"),
     config=config,
     shapes=decoder.shapes,
-    forward=forward,
+    forward=LLAMA.forward,
 )

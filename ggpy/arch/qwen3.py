@@ -33,7 +33,7 @@ RULES = (
 
 
 def metadata(hf: HFConfig) -> dict[str, Any]:
-    """The `qwen3.*` keys of a config.json; head_dim is 128 where it is not given, as in transformers."""
+    """The `qwen3.*` keys of a config.json."""
     return decoder.metadata(hf, "qwen3", sliding_window(hf, unless_told=False))
 
 
@@ -45,12 +45,6 @@ def remarks(hf: HFConfig) -> list[str]:
 def config(file: GGUFFile) -> Config:
     """Typed hyper-parameters of a qwen3 file."""
     return read_config(file, "qwen3", pairing=HALVES)
-
-
-def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every tensor of the forward pass and its shape, rows first; `?` marks those a file may lack."""
-    found = decoder.shapes(config, head_norms=True)
-    return mixture.shapes(config, found) if config.n_experts else found
 
 
 def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
@@ -66,15 +60,6 @@ def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
     return op.add(x, op.linear(op.silu_mul(gate, up), w.ffn_down))
 
 
-def forward(op, weights, config: Config):
-    """Logits (n_outputs, n_vocab) of the batch that `op` holds."""
-    x = op.embed(weights.token_embd)
-    for w, cache in zip(weights.layers, op.caches, strict=True):
-        x = layer(op, config, w, cache, x)
-    x = op.rms_norm(op.outputs(x), weights.output_norm, config.norm_eps)
-    return op.linear(x, getattr(weights, "output", weights.token_embd))  # without a head of its own: tied to the embedding
-
-
 QWEN3 = Architecture(
     name="qwen3",
     hf_classes=("Qwen3ForCausalLM",),
@@ -86,6 +71,6 @@ QWEN3 = Architecture(
     ignored=decoder.IGNORED,
     hf_config=partial(hf_config, model_class="Qwen3ForCausalLM", model_type="qwen3", biases=ATTENTION_BIAS),
     config=config,
-    shapes=shapes,
-    forward=forward,
+    shapes=partial(mixture.shapes, head_norms=True),
+    forward=partial(decoder.forward, layer=layer),
 )

@@ -17,8 +17,6 @@ _EXPERT = LAYER + "mlp.experts.{e}."
 _EXPERTS = mixture.expert_rules(
     LAYER + "mlp.gate.weight", _EXPERT + "gate_proj.weight", _EXPERT + "up_proj.weight", _EXPERT + "down_proj.weight"
 )
-_DENSE = ("blk.{i}.ffn_gate.", "blk.{i}.ffn_up.", "blk.{i}.ffn_down.")
-_RULES = [rule for rule in qwen3.RULES if not rule.gguf.startswith(_DENSE)]
 
 
 def metadata(hf: HFConfig) -> dict[str, Any]:
@@ -50,7 +48,7 @@ QWEN3MOE = replace(
     qwen3.QWEN3,
     name="qwen3moe",
     hf_classes=("Qwen3MoeForCausalLM",),
-    rules=(*_RULES[:-2], *_EXPERTS, *_RULES[-2:]),
+    rules=mixture.with_experts(qwen3.RULES, _EXPERTS),
     sizes=partial(mixture.sizes, d_expert="moe_intermediate_size"),
     metadata=metadata,
     remarks=remarks,
