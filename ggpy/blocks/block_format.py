@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ggpy.blocks.affine_grid import Grid
 from ggpy.errors import GGPyError
 
 Blocks = NDArray[np.uint8]  # (n_blocks, block_bytes)
@@ -48,6 +49,7 @@ class BlockFormat:
         naming index and value. None where ggpy cannot write the format.
     encode_weighted: float32 (n, cols) whole rows, importance float32 (cols,) -> uint8 (n, row_bytes), the bytes ggml's quantizer
         writes when it is given a row of an importance matrix. None where importance changes nothing: `encode` then writes the same.
+    grid: the scales, offsets and levels that blocks are made of; None where values are not scale * level + offset.
     """
 
     name: str
@@ -57,6 +59,7 @@ class BlockFormat:
     decode: Callable[[Blocks], Values] | None = None
     encode: Callable[[Values], Blocks] | None = None
     encode_weighted: Callable[[Rows, Importance], NDArray[np.uint8]] | None = None
+    grid: Grid | None = None
 
     @property
     def block_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, ONE_SCALE, Grid, Parts, single_scale
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -50,4 +51,14 @@ def _encode(values: Values, weights: np.ndarray) -> Blocks:
     return join_fields(FIELDS, d.astype(np.float16), pack_planes(nearest_level(values * reciprocal(d)), 4))
 
 
-IQ4_NL = BlockFormat("IQ4_NL", 20, 32, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    d, qs = split_fields(blocks, FIELDS)
+    return single_scale(d, unpack_planes(qs, 4))
+
+
+def _join(parts: Parts) -> Blocks:
+    return join_fields(FIELDS, parts.d, pack_planes(parts.quants, 4))
+
+
+GRID = Grid(LEVELS, 32, ONE_SCALE, NO_MINS, _split, _join)
+IQ4_NL = BlockFormat("IQ4_NL", 20, 32, FIELDS, decode, encode, encode_weighted, grid=GRID)

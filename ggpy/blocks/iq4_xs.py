@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, Grid, Parts, scales_only
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -67,4 +68,17 @@ def _encode(values: Values, weights: np.ndarray) -> Blocks:
     return join_fields(FIELDS, d.astype(np.float16), high, pack_planes(scales & 0x0F, 4, row=1), pack_planes(quants, 4, row=16))
 
 
-IQ4_XS = BlockFormat("IQ4_XS", 23, 256, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    d, scales_h, scales_l, qs = split_fields(blocks, FIELDS)
+    low = unpack_planes(scales_l, 4, row=1).astype(np.int32)
+    return scales_only(d, (low | (((scales_h >> HIGH_SHIFTS) & 3) << 4)) - CENTRE, unpack_planes(qs, 4, row=16))
+
+
+def _join(parts: Parts) -> Blocks:
+    scales = parts.scales + CENTRE
+    high = np.bitwise_or.reduce((scales >> 4) << HIGH_SHIFTS, axis=1, keepdims=True)
+    return join_fields(FIELDS, parts.d, high, pack_planes(scales & 0x0F, 4, row=1), pack_planes(parts.quants, 4, row=16))
+
+
+GRID = Grid(LEVELS, SUB_VALUES, range(-CENTRE, CENTRE), NO_MINS, _split, _join)
+IQ4_XS = BlockFormat("IQ4_XS", 23, 256, FIELDS, decode, encode, encode_weighted, grid=GRID)

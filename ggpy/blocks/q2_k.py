@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import Grid, Parts, ladder
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -75,4 +76,14 @@ def _join(values: Values, unit: np.ndarray, unit_min: np.ndarray, scales: np.nda
     return join_fields(FIELDS, scales, pack_planes(quants, 2), d, dmin)
 
 
-Q2_K = BlockFormat("Q2_K", 10, 256, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    scales, qs, d, dmin = split_fields(blocks, FIELDS)
+    return Parts(d, dmin, (scales & 0x0F).astype(np.int32), (scales >> 4).astype(np.int32), unpack_planes(qs, 2))
+
+
+def _join_parts(parts: Parts) -> Blocks:
+    return join_fields(FIELDS, parts.scales | (parts.mins << 4), pack_planes(parts.quants, 2), parts.d, parts.dmin)
+
+
+GRID = Grid(ladder(0, 3), SUB_VALUES, range(16), range(16), _split, _join_parts)
+Q2_K = BlockFormat("Q2_K", 10, 256, FIELDS, decode, encode, encode_weighted, grid=GRID)

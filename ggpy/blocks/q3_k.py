@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, Grid, Parts, ladder, scales_only
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -72,4 +73,17 @@ def _join(values: Values, unit: np.ndarray, scales: np.ndarray, quants: np.ndarr
     return join_fields(FIELDS, pack_planes(quants >> 2, 1), pack_planes(quants & 3, 2), packed, d)
 
 
-Q3_K = BlockFormat("Q3_K", 11, 256, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    hmask, qs, scales, d = split_fields(blocks, FIELDS)
+    six_bits = unpack_planes(scales[:, :8], 4) | (unpack_planes(scales[:, 8:], 2) << 4)
+    return scales_only(d, six_bits.astype(np.int32) - SCALE_CENTRE, unpack_planes(qs, 2) | (unpack_planes(hmask, 1) << 2))
+
+
+def _join_parts(parts: Parts) -> Blocks:
+    scales = parts.scales + SCALE_CENTRE
+    packed = np.concatenate((pack_planes(scales & 0x0F, 4), pack_planes(scales >> 4, 2)), axis=1)
+    return join_fields(FIELDS, pack_planes(parts.quants >> 2, 1), pack_planes(parts.quants & 3, 2), packed, parts.d)
+
+
+GRID = Grid(ladder(-4, 3), SUB_VALUES, range(-32, 32), NO_MINS, _split, _join_parts)
+Q3_K = BlockFormat("Q3_K", 11, 256, FIELDS, decode, encode, encode_weighted, grid=GRID)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, ONE_SCALE, Grid, Parts, ladder, single_scale
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -49,4 +50,14 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     return in_rows(join_fields(FIELDS, d[:, None].astype(np.float16), pack_bits(quants >> 4), pack_planes(quants & 0x0F, 4)), rows, 32)
 
 
-Q5_0 = BlockFormat("Q5_0", 6, 32, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    d, qh, qs = split_fields(blocks, FIELDS)
+    return single_scale(d, unpack_planes(qs, 4) | (unpack_bits(qh) << 4))
+
+
+def _join(parts: Parts) -> Blocks:
+    return join_fields(FIELDS, parts.d, pack_bits(parts.quants >> 4), pack_planes(parts.quants & 0x0F, 4))
+
+
+GRID = Grid(ladder(-16, 15), 32, ONE_SCALE, NO_MINS, _split, _join)
+Q5_0 = BlockFormat("Q5_0", 6, 32, FIELDS, decode, encode, encode_weighted, grid=GRID)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import ONE_OFFSET, ONE_SCALE, Grid, Parts, ladder, single_offset
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -53,4 +54,14 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     return in_rows(blocks, rows, 32)
 
 
-Q5_1 = BlockFormat("Q5_1", 7, 32, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    d, m, qh, qs = split_fields(blocks, FIELDS)
+    return single_offset(d, m, unpack_planes(qs, 4) | (unpack_bits(qh) << 4))
+
+
+def _join(parts: Parts) -> Blocks:
+    return join_fields(FIELDS, parts.d, parts.dmin, pack_bits(parts.quants >> 4), pack_planes(parts.quants & 0x0F, 4))
+
+
+GRID = Grid(ladder(0, 31), 32, ONE_SCALE, ONE_OFFSET, _split, _join)
+Q5_1 = BlockFormat("Q5_1", 7, 32, FIELDS, decode, encode, encode_weighted, grid=GRID)

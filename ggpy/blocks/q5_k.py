@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import Grid, Parts, ladder
 from ggpy.blocks.block_format import (
     F16,
     U8,
@@ -21,7 +22,7 @@ from ggpy.blocks.block_format import (
     split_fields,
 )
 from ggpy.blocks.planes import pack_planes, unpack_planes
-from ggpy.blocks.scale_min import apply_scale_min, find_scale_min, find_weighted_scale_min
+from ggpy.blocks.scale_min import SUB_VALUES, apply_scale_min, find_scale_min, find_weighted_scale_min, pack_scale_min, unpack_scale_min
 from ggpy.blocks.search import Search
 from ggpy.blocks.weighting import in_rows, weighted_blocks
 
@@ -51,4 +52,16 @@ def encode_weighted(rows: Rows, importance: Importance) -> Blocks:
     return in_rows(blocks, rows, 256)
 
 
-Q5_K = BlockFormat("Q5_K", 13, 256, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    d, dmin, packed, qh, qs = split_fields(blocks, FIELDS)
+    scales, mins = unpack_scale_min(packed)
+    return Parts(d, dmin, scales.astype(np.int32), mins.astype(np.int32), unpack_planes(qs, 4) | (unpack_planes(qh, 1) << 4))
+
+
+def _join(parts: Parts) -> Blocks:
+    high, low = pack_planes(parts.quants >> 4, 1), pack_planes(parts.quants & 0x0F, 4)
+    return join_fields(FIELDS, parts.d, parts.dmin, pack_scale_min(parts.scales, parts.mins), high, low)
+
+
+GRID = Grid(ladder(0, 31), SUB_VALUES, range(64), range(64), _split, _join)
+Q5_K = BlockFormat("Q5_K", 13, 256, FIELDS, decode, encode, encode_weighted, grid=GRID)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, Grid, Parts, ladder, scales_only
 from ggpy.blocks.block_format import (
     F16,
     I8,
@@ -70,4 +71,15 @@ def _encode(values: Values, weights: np.ndarray) -> Blocks:
     return np.where(empty, np.uint8(0), blocks)
 
 
-Q6_K = BlockFormat("Q6_K", 14, 256, FIELDS, decode, encode, encode_weighted)
+def _split(blocks: Blocks) -> Parts:
+    ql, qh, scales, d = split_fields(blocks, FIELDS)
+    return scales_only(d, scales, unpack_planes(ql, 4, row=64) | (unpack_planes(qh, 2) << 4))
+
+
+def _join(parts: Parts) -> Blocks:
+    low, high = pack_planes(parts.quants & 0x0F, 4, row=64), pack_planes(parts.quants >> 4, 2)
+    return join_fields(FIELDS, low, high, parts.scales, parts.d)
+
+
+GRID = Grid(ladder(-CENTRE, CENTRE - 1), SUB_VALUES, range(-128, 128), NO_MINS, _split, _join)
+Q6_K = BlockFormat("Q6_K", 14, 256, FIELDS, decode, encode, encode_weighted, grid=GRID)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ggpy.blocks.affine_grid import NO_MINS, ONE_SCALE, Grid, Parts, ladder, single_scale
 from ggpy.blocks.block_format import F16, I8, BlockFormat, Blocks, Field, Values, join_fields, require_finite, split_fields
 from ggpy.blocks.rounding import half_away, reciprocal
 
@@ -24,4 +25,14 @@ def encode(values: Values) -> Blocks:
     return join_fields(FIELDS, d.astype(np.float16), half_away(values * reciprocal(d)))
 
 
-Q8_0 = BlockFormat("Q8_0", 8, 32, FIELDS, decode, encode)
+def _split(blocks: Blocks) -> Parts:
+    d, qs = split_fields(blocks, FIELDS)
+    return single_scale(d, qs.view(np.uint8) ^ np.uint8(128))
+
+
+def _join(parts: Parts) -> Blocks:
+    return join_fields(FIELDS, parts.d, (parts.quants ^ np.uint8(128)).view(np.int8))
+
+
+GRID = Grid(ladder(-128, 127), 32, ONE_SCALE, NO_MINS, _split, _join)
+Q8_0 = BlockFormat("Q8_0", 8, 32, FIELDS, decode, encode, grid=GRID)
