@@ -1,0 +1,101 @@
+"""Float32 products of whole matrices by ggpy's own kernel of F32 weights: their sums do not depend on the number of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggpy.kernels.kinds import TILED_FROM, scratch_bytes
+from ggpy.runtime.compiled import kernel
+from ggpy.runtime.parallel import run_kernel
+from ggpy.simd.target import target
+
+Array = NDArray[np.float32]
+
+_TOKENS_AT_ONCE = 512
+_COLUMNS_AT_ONCE = 128  # of a Gram matrix: what is multiplied and added up while it is in a core's cache
+_LINE = 64  # bytes that scratch memory is aligned to
+
+
+class Products:
+    """Products on `threads` threads. A context manager; leaving it ends them."""
+
+    def __init__(self, threads: int):
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ggpy-quantize")
+        self._kernel = kernel("f32", "linear")
+
+    def __enter__(self) -> Products:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def each(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Run the tasks, which must not depend on each other, and wait for all."""
+        for future in [self._pool.submit(task) for task in tasks]:
+            future.result()
+
+    def linear(self, x: Array, weights: Array, bias: Array | None = None, out: Array | None = None) -> Array:
+        """x @ weights.T (+ bias): float32 (n, rows) from x (n, k) and weights (rows, k); into `out`, contiguous, if given."""
+        out = np.empty((len(x), len(weights)), np.float32) if out is None else out
+        weights = np.ascontiguousarray(weights, np.float32)
+
+        def piece(start: int) -> None:
+            rows = out[start : start + _TOKENS_AT_ONCE]
+            rows[...] = self.small(x[start : start + _TOKENS_AT_ONCE], weights)
+            if bias is not None:
+                rows += bias
+
+        self.each(partial(piece, start) for start in range(0, len(x), _TOKENS_AT_ONCE))
+        return out
+
+    def small(self, x: Array, weights: Array) -> Array:
+        """x @ weights.T on the calling thread, float32 (n, rows); for what is no more than some hundred tokens, and in tasks."""
+        weights = np.ascontiguousarray(weights, np.float32)
+        return self._multiply(tiled(x), len(x), weights)
+
+    def outer_sums(self, x: Array, y: Array, take: Callable[[int, int, int, Array], None], *, symmetric: bool) -> None:
+        """Σ over tokens of x yᵀ, by pieces, from x (tokens, n) and y (tokens, m): take(start, stop, first, piece) gets the columns from
+        `first` on of its rows start to stop, float32 (stop - start, m - first), on any thread. symmetric: x is y, and what lies left of the
+        diagonal is left out but for a few columns; `first` is at most `start`."""
+        rows, tiles = np.ascontiguousarray(x.T, np.float32), tiled(np.ascontiguousarray(y.T, np.float32))
+        width = y.shape[1]
+
+        def piece(start: int) -> None:
+            stop = min(start + _COLUMNS_AT_ONCE, len(rows))
+            skipped = start // tiles.shape[2] if symmetric else 0
+            # the kernel wants a few tiles at least
+            skipped = max(0, min(skipped, len(tiles) - -(-TILED_FROM // tiles.shape[2])))
+            first = skipped * tiles.shape[2]
+            take(start, stop, first, self._multiply(tiles[skipped:], width - first, rows[start:stop]).T)
+
+        self.each(partial(piece, start) for start in range(0, len(rows), _COLUMNS_AT_ONCE))
+
+    def _multiply(self, tiles: Array, count: int, weights: Array) -> Array:
+        """float32 (count, rows); see `ggpy.kernels.linear` for the kernel's words."""
+        k = weights.shape[1]
+        result = np.empty((len(tiles) * tiles.shape[2], len(weights)), np.float32)
+        scratch = np.empty(scratch_bytes("F32", k, tiles.shape[2]) + _LINE, np.uint8)
+        counts = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
+        words = (
+            weights.ctypes.data, 4 * k, len(weights), k, tiles.ctypes.data,
+            result.ctypes.data, 4 * len(weights), counts.ctypes.data, counts.ctypes.data + 8,
+            scratch.ctypes.data + -scratch.ctypes.data % _LINE, 0, 0, 0, 0, 0,
+        )  # fmt: skip
+        run_kernel(self._kernel, np.array(words, np.int64))
+        return result[:count]
+
+
+def tiled(x: Array) -> Array:
+    """x (n, k) as the kernel reads its activations: (tiles, k, tokens of a tile), padded with zeros."""
+    tile = target().tile_tokens
+    tokens = -(-max(len(x), TILED_FROM) // tile) * tile
+    padded = x
+    if tokens != len(x):
+        padded = np.zeros((tokens, x.shape[1]), np.float32)
+        padded[: len(x)] = x
+    return np.ascontiguousarray(padded.reshape(-1, tile, x.shape[1]).transpose(0, 2, 1), np.float32)
