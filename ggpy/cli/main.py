@@ -16,6 +16,7 @@ VERBS = {
     "verify": "check that a converted file is still what its certificate says",
     "edit": "change metadata, chat template and names in a GGUF file",
     "diff": "show what differs between two GGUF files",
+    "xray": "show where a quantized file's error is: tensors, blocks, rows and columns",
     "doctor": "find what is wrong with a GGUF file, and what to do",
     "inspect": "show metadata, tensors, sizes and bits per weight of a GGUF file",
     "bench": "measure prefill and decode speed against the machine's limits",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ggpy.converter import Progress
 
 _LINE_SECONDS = 5.0  # between two lines of progress where there is no terminal
-_UNITS = {"encode": "M weights/s", "verify": "MB/s"}  # a million of what is counted
+_UNITS = {"encode": "M weights/s", "examine": "M weights/s", "verify": "MB/s"}  # a million of what is counted
 
 
 @contextlib.contextmanager
