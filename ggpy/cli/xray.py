@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ggpy.cli.common import command_parser, positive_int, real_number, run_command
 from ggpy.cli.progress import shown_progress
+from ggpy.errors import printable
 
 _TOP = 20
 
@@ -35,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--top", metavar="N", type=positive_int, default=_TOP, help="tensors to list (default: %(default)s)")
     parser.add_argument("--threads", type=positive_int, metavar="N", help="threads that compare (default: all this process may use)")
+    parser.add_argument("--html", metavar="OUT", help="write a page with plots, one file that needs nothing else; replaces what is there")
     parser.add_argument("--json", action="store_true", help="write everything as JSON")
     return parser
 
@@ -60,6 +62,11 @@ def _xray(args: argparse.Namespace) -> None:
             factor=args.outlier,
             on_progress=on_progress,
         )
+    if args.html:
+        from ggpy.xray.page import write_page
+
+        write_page(found, Path(args.html))
+        print(f"{args.prog}: wrote {printable(args.html)}", file=sys.stderr)
     if args.json:
         json.dump(found.to_json(), sys.stdout, allow_nan=False)
         print()

@@ -132,7 +132,7 @@ def _outliers(found: Xray) -> Iterable[str]:
             listed = ", ".join(f"{noun} {outlier.index} of {_name(tensor)} ({outlier.times:.3g} ×)" for outlier, tensor in all_of[:3])
             more = ", …" if len(all_of) > 3 else ""
             who = f"{_count(n_outliers, noun)} in {_count(len(all_of), 'tensor')} {_verb(n_outliers, what)}"
-            yield f"{who} at least {found.factor:g} times the median one's: {listed}{more}."
+            yield f"{who} at least {found.factor:g} times the median one's: {listed}{more or '.'}"
 
 
 def _verb(count: int, what: str) -> str:
