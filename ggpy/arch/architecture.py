@@ -65,6 +65,8 @@ class Architecture:
     attn_v_boost(metadata): whether llama-quantize gives this model's attn_v more bits because many heads share it.
     config(file): the typed runtime config read from a GGUF file; raises GGUFError or ModelError.
     shapes(config): every tensor the forward pass needs, name -> shape (rows first); names ending in `?` are optional.
+    by_structure: whether a checkpoint of another class may be taken for one of this architecture when all its tensors and config.json fit;
+        not where the graph has what neither of them tells.
     hf_config(file, config): config.json of the checkpoint that a file holds; raises ModelError. None: there is no way back.
     forward(op, weights, config): the forward pass, written against the op vocabulary; returns the logits.
     """
@@ -81,5 +83,6 @@ class Architecture:
     forward: Callable[..., Any]
     ignored: tuple[str, ...] = ()
     text_parts: Mapping[str, TextPart] = field(default_factory=dict)
+    by_structure: bool = True
     attn_v_boost: Callable[[Mapping[str, Any]], bool] = lambda _: False
     hf_config: Callable[[GGUFFile, Config], dict[str, Any]] | None = None

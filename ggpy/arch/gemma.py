@@ -200,6 +200,7 @@ GEMMA = Architecture(
     extra_tensors=lambda hf: {},
     remarks=no_remarks,
     ignored=IGNORED,
+    by_structure=False,  # embeddings are scaled, norms have a 1 added
     config=config,
     shapes=decoder.shapes,
     forward=forward,

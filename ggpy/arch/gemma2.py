@@ -147,6 +147,7 @@ GEMMA2 = Architecture(
     extra_tensors=lambda hf: {},
     remarks=remarks,
     ignored=gemma.IGNORED,
+    by_structure=False,  # embeddings are scaled, norms have a 1 added
     config=config,
     shapes=gemma.post_normed_shapes,
     forward=gemma.post_normed_forward,

@@ -86,6 +86,7 @@ GEMMA3 = Architecture(
     extra_tensors=lambda hf: {},
     remarks=remarks,
     ignored=gemma.IGNORED,
+    by_structure=False,  # embeddings are scaled, norms have a 1 added
     config=config,
     shapes=partial(gemma.post_normed_shapes, head_norms=True),
     forward=gemma.post_normed_forward,

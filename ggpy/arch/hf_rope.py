@@ -11,7 +11,7 @@ import numpy as np
 from ggpy.arch.hf_config import HFConfig
 from ggpy.runtime.rotary import yarn_amplitude
 
-_THETA_DEFAULT = 10000.0  # LlamaConfig's own, for configs older than the key
+THETA_DEFAULT = 10000.0  # LlamaConfig's own, for configs older than the key
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class RopeSettings:
     scaling: HFConfig
 
 
-def rope_settings(config: HFConfig, theta: float = _THETA_DEFAULT) -> RopeSettings:
+def rope_settings(config: HFConfig, theta: float = THETA_DEFAULT) -> RopeSettings:
     """Read `rope_theta` with `rope_scaling`, or `rope_parameters`, which holds both since transformers 5.
 
     theta: that of configs without the key. `rope_type` was once spelled `type`. Raises CheckpointError for values of the wrong type or

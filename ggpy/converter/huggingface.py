@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ggpy.arch import HF_CLASSES, TEXT_PARTS, Architecture, TensorRule
+from ggpy.arch import Architecture, TensorRule
 from ggpy.arch.hf_config import HFConfig
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
+from ggpy.converter.recognise import recognise
+from ggpy.converter.rules import expand, first_five, names_of, not_ignored
 from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered, shifted
 from ggpy.converter.stacks import stacked
@@ -52,15 +52,15 @@ class HuggingFaceSource:
         self._changed: Merged | None = None
         self.checkpoint = Checkpoint(path)
         try:
-            self.config, tensors, left = text_part(self.checkpoint.config, self.checkpoint.tensors)
-            config = self.config
+            config, tensors, left = text_part(self.checkpoint.config, self.checkpoint.tensors)
             self.files = _identities(path)
-            self._arch = find_architecture(config)
             self.weights = dequantized(config, tensors)
+            self._arch, self.config, notice = recognise(config, self.weights)
+            config = self.config
             self.metadata: Mapping[str, Any] = self._arch.metadata(config)
             self.architecture = self._arch.name
-            self.warnings = left + self._arch.remarks(config)
-            if "auto_map" in config:
+            self.warnings = left + notice + self._arch.remarks(config)
+            if "auto_map" in config and not notice:
                 self.warnings.append(
                     "config.json names code of its own (auto_map): it is not run, the model is taken for what its class says"
                 )
@@ -153,35 +153,18 @@ def _identities(path: Path) -> set[tuple[int, int]]:
     return {(status.st_dev, status.st_ino) for status in statuses}
 
 
-def find_architecture(config: HFConfig) -> Architecture:
-    """The architecture that config.json's `architectures` names; raises CheckpointError listing the supported classes."""
-    names = config.strings("architectures")
-    known = [HF_CLASSES[name] for name in names if name in HF_CLASSES]
-    if not known:
-        raise config.refuse("architectures", f"one of {', '.join([*HF_CLASSES, *TEXT_PARTS])}")
-    return known[0]
-
-
-def _expand(rules: tuple[TensorRule, ...], n_layers: int) -> Iterator[tuple[TensorRule, int]]:
-    """Rules in file order: neighbouring rules for layers are repeated layer by layer."""
-    for per_layer, group in itertools.groupby(rules, lambda rule: "{i}" in rule.gguf):
-        group = list(group)
-        for layer in range(n_layers if per_layer else 1):
-            yield from ((rule, layer) for rule in group)
-
-
 def _match(
     arch: Architecture, config: HFConfig, stored: Mapping[str, CheckpointTensor], metadata: Mapping[str, object], warnings: list[str]
 ) -> list[SourceTensor]:
     n_layers = metadata[f"{arch.name}.block_count"]
     assert isinstance(n_layers, int)
     left, missing, found, sizes = dict(stored), [], [], arch.sizes(config)
-    for rule, layer in _expand(arch.rules, n_layers):
+    for rule, layer in expand(arch.rules, n_layers):
         if rule.switch and not config.boolean(rule.switch, False):
             continue
         name = rule.hf.replace("{i}", str(layer))
         if "{e}" in name:
-            names = [name.replace("{e}", str(e)) for e in range(sizes[rule.shape[0]])]
+            names = names_of(rule, layer, sizes[rule.shape[0]])
             missing += [name for name in names if name not in left]
             if not missing:
                 shape = tuple(sizes[size] for size in rule.shape)
@@ -199,11 +182,10 @@ def _match(
             shape = tuple(sizes[size] for size in rule.shape)
             found.append(_source_tensor(rule.gguf.replace("{i}", str(layer)), tensor, shape, rule, config))
     if missing:
-        raise CheckpointError(f"{config.where}: {len(missing)} tensors are missing from the shards beside it: {_first_five(missing)}")
-    ignored = re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in arch.ignored) or r"(?!)")
-    unexpected = [name for name in left if not ignored.fullmatch(name)]
+        raise CheckpointError(f"{config.where}: {len(missing)} tensors are missing from the shards beside it: {first_five(missing)}")
+    unexpected = not_ignored(arch, left)
     if unexpected:
-        warnings.append(f"{len(unexpected)} tensors have no place in a {arch.name} model and are left out: {_first_five(unexpected)}")
+        warnings.append(f"{len(unexpected)} tensors have no place in a {arch.name} model and are left out: {first_five(unexpected)}")
     return found
 
 
@@ -257,7 +239,3 @@ def _extra_tensors(arch: Architecture, config: HFConfig) -> Iterator[SourceTenso
     for name, values in arch.extra_tensors(config).items():
         rows = values.reshape(-1, values.shape[-1])
         yield SourceTensor(name, "config.json", values.shape, "F32", "F32", lambda rows=rows: lambda start, stop: rows[start:stop])
-
-
-def _first_five(names: list[str]) -> str:
-    return ", ".join(printable(name, 80) for name in names[:5]) + (", …" if len(names) > 5 else "")

@@ -19,10 +19,10 @@ from ggpy.arch.hf_config import HFConfig
 from ggpy.blocks import BLOCKS
 from ggpy.converter.checkpoint import MAX_CONFIG_BYTES
 from ggpy.converter.files import read_json
-from ggpy.converter.huggingface import find_architecture
 from ggpy.converter.identity import model_name
 from ggpy.converter.lora import Adapter, LowRank
 from ggpy.converter.recipes import find_recipe
+from ggpy.converter.recognise import find_architecture
 from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter, ValueType
 from ggpy.runtime.encode import encode_measured, widened

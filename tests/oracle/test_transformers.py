@@ -62,6 +62,8 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3Text", GEMMA | {"sliding_window_pattern": 2}),
     "gemma3, positions scaled": ("Gemma3Text", GEMMA | {"layer_types": TYPES, "rope_parameters": GEMMA_ROPE}),
     "gemma3, no windows": ("Gemma3Text", GEMMA | {"sliding_window_pattern": 1, "final_logit_softcapping": 5.0}),
+    "qwen2, by another name": ("SeedOss", {"head_dim": 24, "attention_bias": True, "attention_out_bias": False}),
+    "llama, by another name": ("Cwm", {"head_dim": 24, "layer_types": ["full_attention"] * 3, "rope_parameters": YARN}),
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": None}),
     "qwen3moe": (
