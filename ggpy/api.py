@@ -113,9 +113,9 @@ class Model:
         """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
         return self.tokenizer.decode(ids)
 
-    def generator(self, context: int | None = None) -> Generator:
+    def generator(self, context: int | None = None, threads: int | None = None) -> Generator:
         """A new sequence with a KV cache of its own, for work on ids: prefill, decode, logits."""
-        return Generator(self.network, context or self.context, threads=self.threads, on_compile=self._on_compile)
+        return Generator(self.network, context or self.context, threads=threads or self.threads, on_compile=self._on_compile)
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
         """Logits after every token: float32 (len(ids), n_vocab)."""

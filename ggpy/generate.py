@@ -131,18 +131,32 @@ class Generator:
             self.usage.decode_seconds += time.perf_counter() - start
             return logits
 
-    def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits after every token of `ids`, evaluated from an empty cache: a new float32 (len(ids), n_vocab)."""
+    def logits(self, ids: Sequence[int], first: int = 0) -> np.ndarray:
+        """Logits after the tokens of `ids` from `first` on, evaluated from an empty cache: a new float32 (len(ids) - first, n_vocab)."""
+        result = np.empty((len(ids) - first, self.network.n_vocab), np.float32)
+        for _ in self._batches(ids, first, lambda start, count: result[start - first : start - first + count]):
+            pass
+        return result
+
+    def logits_by_batch(self, ids: Sequence[int], first: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+        """The same in parts, so that memory does not grow with `ids`: (index in `ids`, float32 (n, n_vocab), overwritten by the next)."""
+        buffer = np.empty((min(self._program.batch, len(ids) - first), self.network.n_vocab), np.float32)
+        return self._batches(ids, first, lambda start, count: buffer[:count])
+
+    def _batches(self, ids: Sequence[int], first: int, place: Callable[[int, int], np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        """Evaluate `ids` from an empty cache; logits from `first` on go where `place(index of the first, count)` says."""
         check_ids(ids, self.network, self.context)
         with self._alone:
             self._ids.clear()
-            result = np.empty((len(ids), self.network.n_vocab), np.float32)
-            for first in range(0, len(ids), self._program.batch):
-                part = ids[first : first + self._program.batch]
-                self._program.run(part, first, len(part), out=result[first : first + len(part)])
+            for start in range(0, len(ids), self._program.batch):
+                part = ids[start : start + self._program.batch]
+                wanted = max(0, min(len(part), start + len(part) - first))
+                out = place(start + len(part) - wanted, wanted) if wanted else None
+                self._program.run(part, start, wanted, out=out)
                 self._ids.extend(int(i) for i in part)
-            self._check_finite(result)
-            return result
+                if out is not None:
+                    self._check_finite(out)
+                    yield start + len(part) - wanted, out
 
     def generate(self, ids: Sequence[int], sampler: Sampler, max_tokens: int | None = None) -> Iterator[int]:
         """Continue `ids`, yielding sampled ids until `max_tokens` or the context's end. Who iterates decides what ends a text."""

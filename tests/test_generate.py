@@ -49,6 +49,17 @@ def test_a_shared_beginning_is_not_evaluated_again(generator: Generator):
     assert np.isfinite(same).all()
 
 
+@pytest.mark.parametrize("first", [0, 3, 31, 32, 39])
+def test_logits_come_from_any_token_on(model: ggpy.Model, first: int):
+    ids = [(7 * i) % 200 + 1 for i in range(40)]
+    generator = Generator(model.network, 96, threads=1, batch=16)
+    every = generator.logits(ids)
+    assert np.array_equal(generator.logits(ids, first), every[first:])
+    parts = [(start, rows.copy()) for start, rows in generator.logits_by_batch(ids, first)]
+    assert parts[0][0] == first and all(len(rows) <= 16 for _, rows in parts)
+    assert np.array_equal(np.concatenate([rows for _, rows in parts]), every[first:])
+
+
 def test_decode_continues_where_prefill_ended(generator: Generator):
     generator.prefill(PROMPT)
     logits = generator.decode(42).copy()

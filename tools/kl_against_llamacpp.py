@@ -14,7 +14,6 @@ import argparse
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -22,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 import ggpy
-from ggpy.evaluate import kl_divergence, log_softmax, predictions
-
-MAGIC = b"_logits_"
+from ggpy.evaluate import StoredBase, kl_divergence, log_softmax
+from ggpy.evaluate.probabilities import score
+from ggpy.evaluate.windows import chunk_window
 
 
 @dataclass(frozen=True)
@@ -47,25 +46,6 @@ def compare(base: np.ndarray, other: np.ndarray) -> Differences:
     return Differences(kl_divergence(base, other), base.argmax(-1) == other.argmax(-1))
 
 
-def stored_predictions(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(tokens int32 (n_ctx,), log-probabilities float32 (n_scored, n_vocab)) per chunk of a file that llama-perplexity wrote.
-
-    Layout: magic, int32 n_ctx, n_vocab, n_chunk, int32 tokens (n_chunk, n_ctx), then per scored position
-    float32 step, float32 smallest log-probability, uint16 (n_vocab rounded up to even): log-probability = smallest + step * value.
-    Log-probabilities more than 16 below the largest were raised to that; a row's probabilities then sum to up to 1.005.
-    """
-    with path.open("rb") as file:
-        if file.read(8) != MAGIC:
-            raise SystemExit(f"{path}: not a file of log-probabilities by llama-perplexity")
-        n_ctx, n_vocab, n_chunk = np.fromfile(file, "<i4", 3).tolist()
-        tokens = np.fromfile(file, "<i4", n_chunk * n_ctx).reshape(n_chunk, n_ctx)
-        n_scored, width = n_ctx - 1 - n_ctx // 2, 4 + (n_vocab + 1) // 2 * 2
-        for chunk in tokens:
-            rows = np.fromfile(file, "<u2", n_scored * width).reshape(n_scored, width)
-            step, smallest = rows[:, :4].copy().view("<f4").T
-            yield chunk, smallest[:, None] + step[:, None] * rows[:, 4 : 4 + n_vocab].astype(np.float32)
-
-
 def against_llama_perplexity(model: ggpy.Model, args: argparse.Namespace) -> Differences:
     """Run llama-perplexity over the text and compare chunk by chunk."""
     parts = []
@@ -76,10 +56,13 @@ def against_llama_perplexity(model: ggpy.Model, args: argparse.Namespace) -> Dif
         done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
         if done.returncode:
             raise SystemExit(f"{shlex.join(command)} failed:\n{done.stderr.strip()[-2000:]}")
-        for chunk, base in stored_predictions(stored):
-            ours, _ = predictions(model, chunk.tolist())
-            cut = base == base.min(-1, keepdims=True)  # raised by llama-perplexity, not its opinion: left out of the sum
-            parts.append(compare(np.where(cut, ours, base), ours))
+        base = StoredBase(stored)
+        bos = model.tokenizer.bos if model.tokenizer.add_bos else None
+        for number, chunk in enumerate(base.tokens):
+            window = chunk_window(tuple(chunk.tolist()), number * base.n_ctx, bos)
+            logits = model.logits(window.ids)[window.first :]
+            found = score(logits, window.targets, window.position, base.rows(window))
+            parts.append(Differences(found["divergence"], found["rank"] == 0))
             print(f"chunk {len(parts)}: {parts[-1]}", flush=True)
     return Differences(np.concatenate([part.divergence for part in parts]), np.concatenate([part.agreement for part in parts]))
 

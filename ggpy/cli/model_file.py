@@ -20,11 +20,13 @@ from ggpy.errors import GGUFError
 DEMO = Path(ggpy.__file__).parent / "demo"
 DEFAULT_TYPE = "q4_k_m"
 _MAX_CONFIG_BYTES = 1 << 20
+_FLOAT_TYPES = {"bfloat16": "bf16", "float16": "f16"}  # by config.json's dtype
 
 
-def find_model(name: str, status: Status, threads: int | None = None) -> Path:
+def find_model(name: str, status: Status, threads: int | None = None, *, unquantized: bool = False) -> Path:
     """The GGUF file for `name`: FILE.gguf, a checkpoint directory or owner/model[@revision]; the last two with an optional :type.
 
+    unquantized: without a type, convert a checkpoint to the floating-point type of its weights.
     Raises GGPyError for what is none of these, CheckpointError for a checkpoint that cannot be converted or a failed download.
     """
     path = Path(name)
@@ -38,7 +40,7 @@ def find_model(name: str, status: Status, threads: int | None = None) -> Path:
         from ggpy.converter.hub import find_source
 
         source = find_source(source_name)
-    return convert_once(source, type or _default_type(source), status, threads)
+    return convert_once(source, type or _default_type(source, unquantized), status, threads)
 
 
 def find_demo(status: Status, threads: int | None = None) -> Path:
@@ -67,15 +69,18 @@ def convert_once(source: Path, type: str, status: Status, threads: int | None, t
     return target
 
 
-def _default_type(source: Path) -> str:
-    """`DEFAULT_TYPE`; where a checkpoint is quantized already, the type that leaves it so."""
+def _default_type(source: Path, unquantized: bool = False) -> str:
+    """`DEFAULT_TYPE`, or the floating-point type of the weights; where a checkpoint is quantized already, the type that leaves it so."""
     try:
         with open(source / "config.json", "rb") as file:
             config = json.loads(file.read(_MAX_CONFIG_BYTES))
     except (OSError, ValueError, RecursionError):  # the conversion says what is wrong with it
         return DEFAULT_TYPE
-    quantized = isinstance(config, dict) and (config.get("quantization_config") or config.get("compression_config"))
-    return "keep" if quantized else DEFAULT_TYPE
+    if not isinstance(config, dict):
+        return DEFAULT_TYPE
+    if config.get("quantization_config") or config.get("compression_config"):
+        return "keep"
+    return _FLOAT_TYPES.get(str(config.get("dtype") or config.get("torch_dtype")), "f32") if unquantized else DEFAULT_TYPE
 
 
 def _split_type(name: str) -> tuple[str, str | None]:
