@@ -54,10 +54,10 @@ def test_logits_come_from_any_token_on(model: ggpy.Model, first: int):
     ids = [(7 * i) % 200 + 1 for i in range(40)]
     generator = Generator(model.network, 96, threads=1, batch=16)
     every = generator.logits(ids)
-    assert np.array_equal(generator.logits(ids, first), every[first:])
+    np.testing.assert_allclose(generator.logits(ids, first), every[first:], atol=1e-4)  # a single row is multiplied by another kernel
     parts = [(start, rows.copy()) for start, rows in generator.logits_by_batch(ids, first)]
     assert parts[0][0] == first and all(len(rows) <= 16 for _, rows in parts)
-    assert np.array_equal(np.concatenate([rows for _, rows in parts]), every[first:])
+    np.testing.assert_allclose(np.concatenate([rows for _, rows in parts]), every[first:], atol=1e-4)
 
 
 def test_decode_continues_where_prefill_ended(generator: Generator):
