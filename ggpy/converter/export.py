@@ -21,12 +21,13 @@ import numpy as np
 from ggpy.arch import ARCHS, TensorRule
 from ggpy.arch.hf_config import HFConfig
 from ggpy.blocks import BLOCKS
-from ggpy.converter.export_tokenizer import tokenizer_files
+from ggpy.converter.export_tokenizer import json_bytes, tokenizer_files
 from ggpy.converter.requantize import GGUFSource
 from ggpy.converter.source import SourceTensor, reordered
 from ggpy.converter.stream import CHUNK_VALUES
 from ggpy.errors import CheckpointError, GGPyError, ModelError, printable
 from ggpy.gguf import GGUFFile, open_gguf
+from ggpy.gguf.atomic import sync_directory
 from ggpy.runtime.encode import FLOATS, encode_measured
 
 SHARD_BYTES = 5 * 10**9
@@ -77,8 +78,11 @@ def export(
         with open_gguf(src) as file:
             config, tensors = _plan(file, source)
             chosen = dtype.upper() if dtype else _own_dtype(tensors)
-            files = {"config.json": _json(config | {"dtype": _TORCH_NAMES[chosen], **_token_ids(file)}), **tokenizer_files(file.metadata)}
-            files["generation_config.json"] = _json(_generation(file))
+            files = {
+                "config.json": json_bytes(config | {"dtype": _TORCH_NAMES[chosen], **_token_ids(file)}),
+                **tokenizer_files(file.metadata),
+            }
+            files["generation_config.json"] = json_bytes(_generation(file))
         with _directory(target) as folder:
             for name, content in files.items():
                 (folder / name).write_bytes(content)
@@ -187,7 +191,7 @@ def _write_shards(folder: Path, tensors: list[_Tensor], dtype: str, on_bytes: On
         return names
     places = {tensor.name: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
     index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-    (folder / "model.safetensors.index.json").write_bytes(_json(index))
+    (folder / "model.safetensors.index.json").write_bytes(json_bytes(index))
     return [*names, "model.safetensors.index.json"]
 
 
@@ -229,10 +233,6 @@ def _encoded(tensor: _Tensor, dtype: str) -> Iterator[np.ndarray]:
         yield encoded.blocks
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
-
-
 def _refuse_target(target: Path) -> None:
     if target.is_symlink() or (target.exists() and not (target.is_dir() and not any(target.iterdir()))):
         raise GGPyError(f"{printable(target)}: exists already; name another output directory")
@@ -248,7 +248,7 @@ def _directory(target: Path) -> Iterator[Path]:
         if target.is_dir():
             target.rmdir()  # empty, or this fails
         folder.rename(target)
-        _sync_entry(target.parent)
+        sync_directory(target.parent)
     except OSError as error:
         raise GGPyError(f"{printable(target)}: cannot be written: {error.strerror or error}") from None
     finally:
@@ -257,15 +257,6 @@ def _directory(target: Path) -> Iterator[Path]:
 
 def _sync(folder: Path) -> None:
     for path in folder.iterdir():
-        _sync_entry(path)
-    _sync_entry(folder)
-
-
-def _sync_entry(path: Path) -> None:
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+    sync_directory(folder)

@@ -45,13 +45,14 @@ def tokenizer_files(metadata: Metadata) -> dict[str, bytes]:
         "post_processor": _post_processor(tokenizer, tokens, cut),
         "model": model,
     }
-    files["tokenizer.json"] = _json(whole)
-    files["tokenizer_config.json"] = _json(_settings(tokenizer, tokens, metadata, kind))
+    files["tokenizer.json"] = json_bytes(whole)
+    files["tokenizer_config.json"] = json_bytes(_settings(tokenizer, tokens, metadata, kind))
     return files
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+def json_bytes(value: Any) -> bytes:
+    """A JSON file as transformers writes them; ValueError for numbers that are not finite."""
+    return (json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _added_tokens(tokens: list[str], types: list[TokenType]) -> Iterator[dict[str, Any]]:

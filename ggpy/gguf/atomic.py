@@ -154,7 +154,7 @@ class AtomicFile:
         with contextlib.suppress(OSError):
             journal_of(temporary).unlink()
         self._close()
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
@@ -216,7 +216,8 @@ def _remove(partial: Path) -> None:
             path.unlink()
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Have the names in `directory` on the disk, where the file system can be asked for that."""
     if os.name == "nt":  # a directory cannot be opened there
         return
     try:

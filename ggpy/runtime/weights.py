@@ -69,9 +69,9 @@ def load_weights(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]], on_decod
         bias_shape = shapes.get(name.removesuffix("weight") + "bias?")
         if bias is not None and bias_shape is not None:
             _check(file, bias, bias_shape)
-        place, leaf = _place(root, name)
+        home, leaf = place(root, name)
         values = bias.dequantize() if bias is not None and bias_shape is not None else None
-        setattr(place, leaf, _weight(tensor, values, on_decode))
+        setattr(home, leaf, _weight(tensor, values, on_decode))
     return root
 
 
@@ -82,7 +82,8 @@ def _check(file: GGUFFile, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise ModelError(f"{file.path}: tensor {printable(tensor.name)} is {tensor.format.name}, which ggpy cannot decode yet")
 
 
-def _place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
+def place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
+    """Where a tensor such as blk.3.attn_q belongs under `root`: its layer, made where it is not there yet, or `root`; and its last name."""
     parts = name.split(".")
     if parts[0] != "blk":
         return root, parts[0]

@@ -26,6 +26,7 @@ from ggpy.errors import ModelError, printable
 from ggpy.gguf import GGUFFile, Tensor
 from ggpy.runtime.encode import FLOATS
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps
+from ggpy.runtime.weights import place
 
 ROTATED = " rotated"
 EMBEDDING, HEAD = "token_embd", "output"
@@ -220,15 +221,6 @@ def _tree(tensors: Mapping[str, Rows], shapes: Mapping[str, tuple[int, ...]]) ->
             raise ModelError(f"tensor {printable(name)} is {found}, expected {' × '.join(map(str, shape))}")
         bias = name.removesuffix("weight") + "bias"
         values = tensors[bias].values().reshape(-1) if bias in tensors and bias + "?" in shapes else None
-        place, leaf = _place(root, name)
-        setattr(place, leaf, RowsWeight(rows, values))
+        home, leaf = place(root, name)
+        setattr(home, leaf, RowsWeight(rows, values))
     return root
-
-
-def _place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
-    parts = name.split(".")
-    if parts[0] != "blk":
-        return root, parts[0]
-    while len(root.layers) <= int(parts[1]):
-        root.layers.append(SimpleNamespace())
-    return root.layers[int(parts[1])], parts[2]
