@@ -1,7 +1,7 @@
 """Quantized files of every architecture: llama.cpp loads them, and its greedy text is ours.
 
 A random model hardly prefers one token to the next, and then its text hangs on how an engine rounds activations. So the checkpoints have
-been taught a text, every token of which leads by more than rounding moves; and elsewhere, ggpy may be about as far from llama.cpp as that is
+been taught a text, every token of which leads by more than rounding moves; and elsewhere, ggpy may be about as far from llama.cpp as it is
 from the file's weights multiplied in float32.
 """
 
