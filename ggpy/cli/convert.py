@@ -92,6 +92,23 @@ def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
         help="an importance matrix made by llama-imatrix (GGUF, or the older .dat): weights that meet large activations are stored better",
     )
     group.add_argument(
+        "--calibrate",
+        metavar="TEXT",
+        help="a text file, or a folder of some, to take through the model, so that every matrix is quantized for the inputs it gets",
+    )
+    group.add_argument(
+        "--method",
+        metavar="METHOD",
+        help="how weights are rounded with --calibrate: imatrix (weights that meet large activations better), auto (so or each to the "
+        "nearest, whichever does best on text that was kept back)",
+    )
+    group.add_argument(
+        "--calibration-tokens",
+        type=positive_int,
+        metavar="N",
+        help="how much of the text is read, from all over it (default: 65536 tokens)",
+    )
+    group.add_argument(
         "--tensor-type",
         action="append",
         type=_override,
@@ -148,6 +165,9 @@ def _convert(args: argparse.Namespace) -> None:
             args.output,
             args.type,
             imatrix=args.imatrix,
+            calibrate=args.calibrate,
+            method=args.method,
+            calibration_tokens=args.calibration_tokens,
             overrides=args.tensor_type,
             output_type=args.output_tensor_type,
             embedding_type=args.token_embedding_type,
@@ -184,6 +204,9 @@ def _plan(source: Path, args: argparse.Namespace, lora: list[tuple[Path, float]]
     options = Options(
         type=args.type,
         imatrix=Path(args.imatrix) if args.imatrix else None,
+        calibrate=Path(args.calibrate) if args.calibrate else None,
+        method=args.method,
+        calibration_tokens=args.calibration_tokens,
         overrides=tuple(args.tensor_type),
         output_type=args.output_tensor_type,
         embedding_type=args.token_embedding_type,

@@ -11,6 +11,7 @@ from ggpy.cli.common import USAGE, command_parser
 
 VERBS = {
     "convert": "turn a Hugging Face checkpoint or a GGUF file into a GGUF file of another type",
+    "calibrate": "count what a model's weights are multiplied by over a text, for quantizing",
     "export": "write a GGUF file as a Hugging Face directory",
     "run": "chat with a model, or let it continue a prompt",
     "verify": "check that a converted file is still what its certificate says",
@@ -26,7 +27,7 @@ VERBS = {
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy` itself; each verb has its own, in its module."""
-    verbs = "\n".join(f"  {verb:<9}{summary}" for verb, summary in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11}{summary}" for verb, summary in VERBS.items())
     parser = command_parser(
         "ggpy",
         "Hugging Face checkpoints to GGUF, and GGUF on the CPU.",

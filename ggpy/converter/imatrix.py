@@ -8,9 +8,10 @@ importance: tools/quantize/quantize.cpp (`load_imatrix`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,13 +96,35 @@ def read_imatrix(path: str | os.PathLike[str]) -> ImportanceMatrix:
     return matrix
 
 
-def write_imatrix(matrix: ImportanceMatrix, path: str | os.PathLike[str], *, force: bool = False) -> None:
-    """Write it as GGUF, as llama-imatrix does. GGPyError for an existing file unless `force`, and for names that GGUF has no room for."""
+@dataclass(frozen=True)
+class Extra:
+    """A tensor beside those of an importance matrix, int64 of any shape: read() gives it in pieces."""
+
+    name: str
+    shape: tuple[int, ...]
+    read: Callable[[], Iterable[np.ndarray]]
+
+
+def write_imatrix(
+    matrix: ImportanceMatrix,
+    path: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+    extra: Iterable[Extra] = (),
+) -> None:
+    """Write it as GGUF, as llama-imatrix does. GGPyError for an existing file unless `force`, and for names that GGUF has no room for.
+
+    metadata, extra: more keys and tensors, which other readers pass over.
+    """
+    extra = tuple(extra)
     with GGUFWriter(path, force=force) as writer:
         writer.add("general.type", "imatrix")
         writer.add("imatrix.datasets", list(matrix.datasets), ValueType.STRING)
         writer.add("imatrix.chunk_count", matrix.chunks, ValueType.UINT32)
         writer.add("imatrix.chunk_size", matrix.chunk_tokens, ValueType.UINT32)
+        for key, value in (metadata or {}).items():
+            writer.add(key, value)
         data: dict[str, np.ndarray] = {}
         for name, entry in sorted(matrix.entries.items()):
             data[name + _SUMS] = entry.sums
@@ -109,10 +132,14 @@ def write_imatrix(matrix: ImportanceMatrix, path: str | os.PathLike[str], *, for
         try:
             for name, values in data.items():
                 writer.add_tensor(name, values.shape, BLOCKS["F32"])
+            for tensor in extra:
+                writer.add_tensor(tensor.name, tensor.shape, BLOCKS["I64"])
         except ValueError as error:
             raise GGPyError(f"{printable(path)}: {printable(error)}") from None
         for name, values in data.items():
             writer.write_tensor(name, values)
+        for tensor in extra:
+            writer.write_tensor(tensor.name, tensor.read())
 
 
 def _read_gguf(path: Path) -> ImportanceMatrix:

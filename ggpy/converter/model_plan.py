@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from ggpy.converter.imatrix import ImportanceMatrix, read_imatrix
 from ggpy.converter.keep import is_kept, plan_source
 from ggpy.converter.options import Options
 from ggpy.converter.recipes import Recipe
-from ggpy.converter.source import Source, SourceTensor
+from ggpy.converter.source import RowReader, Source, SourceTensor
 from ggpy.converter.stream import Job
 from ggpy.converter.tensor_types import EMBEDDINGS, OUTPUT, Choices, PlannedTensor, TensorInfo, is_quantizable
 from ggpy.errors import CheckpointError, GGPyError, printable
@@ -22,7 +22,8 @@ from ggpy.errors import CheckpointError, GGPyError, printable
 class ModelPlan:
     """recipe: by whose name the file goes. tensors: by name, in the source's order. importance: by name, as `Job` has it. metadata: keys
     beside the source's own. warnings: one line each. lossy: whether weights that are quantized already lose more. coverage: how much of the
-    model the importance matrix knows, in one line; None without one."""
+    model the importance matrix knows, or what calibrating did, in one line; None without. blocks: by name, of tensors that calibrating has
+    encoded, as `Job` has them."""
 
     recipe: Recipe
     tensors: dict[str, PlannedTensor]
@@ -31,11 +32,12 @@ class ModelPlan:
     warnings: list[str] = field(default_factory=list)
     lossy: bool = False
     coverage: str | None = None
+    blocks: dict[str, Callable[[], RowReader]] = field(default_factory=dict)
 
     def jobs(self, source: Source) -> list[Job]:
         """The tensors to write, in the source's order. GGPyError for one that is to change its format and cannot be decoded, or needs an
         importance matrix and has none."""
-        jobs = [Job(t, BLOCKS[self.tensors[t.name].format], self.importance.get(t.name)) for t in source.tensors]
+        jobs = [Job(t, BLOCKS[self.tensors[t.name].format], self.importance.get(t.name), self.blocks.get(t.name)) for t in source.tensors]
         for job in jobs:
             name = printable(job.tensor.name)
             if job.copied:
@@ -141,6 +143,7 @@ def wider(source: Source, planned: ModelPlan, name: str) -> str:
 def widen(planned: ModelPlan, name: str, format: str, why: str) -> str:
     """Give a tensor that format; returns what is to be said of it."""
     before = planned.tensors[name]
+    planned.blocks.pop(name, None)
     planned.tensors[name] = PlannedTensor(name, before.shape, format, before.wanted or before.format)
     return f"tensor {printable(name)} is stored as {format}: {why}"
 

@@ -12,6 +12,7 @@ from ggpy.converter.lora_merge import Weighted
 from ggpy.converter.progress import OnProgress, OnWarning
 from ggpy.converter.tensor_types import Choices, find_format, parse_overrides
 from ggpy.errors import GGPyError, printable
+from ggpy.quantize.ways import DEFAULT_WAY, Way, find_way
 from ggpy.runtime.host import available_threads
 
 VERIFY = ("full", "bytes", "none")
@@ -24,6 +25,9 @@ class Options:
 
     type: str | None = None
     imatrix: Path | None = None
+    calibrate: Path | None = None
+    method: str | None = None
+    calibration_tokens: int | None = None
     overrides: tuple[tuple[str, str], ...] = ()
     output_type: str | None = None
     embedding_type: str | None = None
@@ -43,7 +47,11 @@ class Options:
 
     def check(self) -> None:
         """Raise GGPyError for types and patterns that are none, before a source is opened."""
-        _ = type_name(self.type), self.choices
+        _ = type_name(self.type), self.choices, self.way
+        if self.calibrate is not None and self.imatrix is not None:
+            raise GGPyError("imatrix and calibrate: give one of them, calibrating finds what an importance matrix says")
+        if self.calibration_tokens is not None and (self.calibrate is None or self.calibration_tokens < 1):
+            raise GGPyError(f"calibration tokens {self.calibration_tokens}: expected 1 or more, beside a text to calibrate on")
 
     @cached_property
     def choices(self) -> Choices:
@@ -54,8 +62,18 @@ class Options:
             find_format(self.embedding_type, "embedding type") if self.embedding_type else None,
             self.pure,
             self.keep_output,
-            self.imatrix is not None,
+            self.imatrix is not None or self.calibrate is not None,
         )
+
+    @property
+    def way(self) -> Way:
+        """How weights are rounded; raises GGPyError for a method that is none, or that needs a text where there is none."""
+        way = find_way(self.method or ("rtn" if self.calibrate is None else DEFAULT_WAY))
+        if self.calibrate is None and way.name != "rtn":
+            raise GGPyError(f"method {way.name} needs a text to calibrate on (calibrate)")
+        if self.calibrate is not None and way.name == "rtn":
+            raise GGPyError("method rtn rounds each weight to the nearest and needs no text: leave calibrate out, or take another method")
+        return way
 
     @property
     def level(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,7 @@ from ggpy.converter.stream import Job, NeedsWider, Stream, Written
 from ggpy.converter.tensor_types import PlannedTensor
 from ggpy.errors import CheckpointError, GGPyError, printable
 from ggpy.gguf import GGUFWriter
+from ggpy.quantize.scratch import Scratch
 from ggpy.runtime.compiled import prepare
 from ggpy.runtime.encode import encode_measured, encoder_name
 
@@ -34,6 +36,9 @@ def convert(
     type: str | None = None,
     *,
     imatrix: str | os.PathLike[str] | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
+    method: str | None = None,
+    calibration_tokens: int | None = None,
     overrides: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     output_type: str | None = None,
     embedding_type: str | None = None,
@@ -57,6 +62,9 @@ def convert(
     type: a llama-quantize type, or keep or exact, which take quantized weights as they are (see `ggpy.converter.keep`), in any case; by
         default keep for checkpoints that are quantized already, else q4_k_m.
     imatrix: an importance matrix of llama-imatrix, GGUF or the older format: weights that meet large activations are stored better.
+    calibrate: a text file, or a folder of some, to take through the model, so that every matrix is quantized for the inputs it gets.
+    method: how it is rounded then: imatrix or auto (see `ggpy.quantize.ways`). calibration_tokens: how much of the text is read, by
+        default 65536 tokens, taken from all over it.
     overrides: block formats of single tensors, such as {"ffn_down": "q6_k"}: the first pattern that is found in a tensor's name counts.
     output_type: block format of output.weight, or of the embedding where that stands for both; embedding_type: of the embedding.
     keep_output: leave output.weight as it is.
@@ -82,6 +90,9 @@ def convert(
     options = Options(
         type=type,
         imatrix=Path(imatrix) if imatrix is not None else None,
+        calibrate=Path(calibrate) if calibrate is not None else None,
+        method=method,
+        calibration_tokens=calibration_tokens,
         overrides=tuple(dict(overrides).items()),
         output_type=output_type,
         embedding_type=embedding_type,
@@ -106,7 +117,7 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
     """`convert`, told by `options`."""
     began = time.perf_counter()
     options.check()
-    warn, source = Warnings(options.strict, options.on_warning), open_source(src, options.lora)
+    warn, source, kept = Warnings(options.strict, options.on_warning), open_source(src, options.lora), contextlib.ExitStack()
     try:
         warn.extend(source.warnings)
         planned = plan_model(source, options)
@@ -116,11 +127,14 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
         if planned.lossy:
             options = replace(options, measure_error=True)
         resumption = Resumption(src, target, options, warn.note)
+        scratch = kept.enter_context(Scratch(target.parent)) if options.calibrate is not None else None
         while True:
             try:
                 with GGUFWriter(target, alignment=source.alignment, force=options.force, resume=options.resume) as writer:
                     for name, (format, why) in resumption.find(writer).items():
                         warn.extend([widen(planned, name, format, why)])
+                    if scratch is not None and planned.coverage is None:
+                        _calibrate(source, planned, options, scratch)
                     source.describe(writer, planned.recipe, planned.metadata)
                     proof = Proof(source, target, options)
                     proof.reserve(writer)
@@ -142,6 +156,7 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
                 resumption.tell(len(planned.tensors))
                 raise
     finally:
+        kept.close()
         source.close()
     tensors = tuple(_tensor_report(source, planned.tensors, written))
     seconds = time.perf_counter() - began
@@ -185,6 +200,14 @@ def _refuse_input_as_output(source: Source, target: Path) -> None:
         return
     if (status.st_dev, status.st_ino) in source.files:
         raise GGPyError(f"{printable(target)}: is the input; name another output")
+
+
+def _calibrate(source: Source, planned: ModelPlan, options: Options, scratch: Scratch) -> None:
+    from ggpy.converter.calibrate import calibrate
+
+    found = calibrate(source, planned, options, scratch)
+    planned.blocks, planned.metadata, planned.coverage = found.blocks, {**planned.metadata, **found.metadata}, found.said
+    planned.importance |= found.importance
 
 
 def _repacked(tensor: SourceTensor, planned: PlannedTensor) -> str | None:

@@ -12,8 +12,8 @@ from ggpy.errors import CheckpointError
 class Progress:
     """How far a conversion is.
 
-    stage: "compile" (encoders, at the first use on a machine), "encode", "verify" or "certify"; what: encoder, tensor or layer at hand;
-    done, total: encoders compiled, values encoded, bytes read back or layers run, so far and in all.
+    stage: "compile" (encoders, at the first use on a machine), "calibrate", "encode", "verify" or "certify"; what: encoder, tensor or layer
+    at hand; done, total: encoders compiled, weights gone through, values encoded, bytes read back or layers run, so far and in all.
     """
 
     stage: str

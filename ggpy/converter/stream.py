@@ -43,17 +43,20 @@ class Job:
     """One tensor and the format it gets.
 
     importance: of its columns, from an importance matrix: float32 (columns,), or (matrices, columns) where the tensor is a stack of
-    matrices, as experts are, and each has its own.
+    matrices, as experts are, and each has its own. blocks: what opens a reader of its rows in this format, where it was encoded before.
     """
 
     tensor: SourceTensor
     format: BlockFormat
     importance: np.ndarray | None = None
+    blocks: Callable[[], RowReader] | None = None
 
     @property
     def stored_rows(self) -> Callable[[], RowReader] | None:
         """What opens a reader of rows in this format, where the tensor has it already or is repacked; None where it is to be encoded."""
         raw = self.tensor.raw
+        if self.blocks is not None:
+            return self.blocks
         if raw is not None and self.tensor.dtype == self.format.name:
             return lambda: raw
         return self.tensor.repacked.get(self.format.name)
@@ -260,7 +263,7 @@ class Stream:
 def _pieces(jobs: list[Job], measure_error: bool) -> Iterator[_Piece]:
     for job in jobs:
         rows = (job.stored_rows or job.tensor.open)()
-        values = job.tensor.open() if measure_error and job.copied and job.tensor.raw is None else None
+        values = job.tensor.open() if measure_error and job.copied and (job.blocks or job.tensor.raw is None) else None
         yield from (_Piece(job, rows, values, start, stop) for start, stop in job.pieces())
 
 
