@@ -5,7 +5,7 @@ tg128 evaluates 128 tokens one by one; @d8000 says that 8000 tokens are in the K
 each, one of each sequence in a pass. Tokens are random. Each test runs once unmeasured, then `repetitions` times; quote the median.
 
 A pass reads every weight, and the keys and values of all tokens before, and multiplies every weight by every token (attention is not
-counted). What takes longer at the rates of this machine, on as many threads, is the limit: reading memory for decode, products for prefill
+counted). Of a mixture's experts those count that tokens go to, as if each chose at random. What takes longer at the rates of this machine, on as many threads, is the limit: reading memory for decode, products for prefill
 (of int8, or of bfloat16 in AMX tiles, as the kernels do them). Passes that measure the rates take turns with the runs, and a share is
 the median of the runs over the median of the passes.
 """
@@ -171,9 +171,8 @@ class _Bench:
             sequence.prefill(self._tokens[: depth + count])
 
         passes, positions = -(-count // sequence.program.batch), depth + count
-        n_bytes = passes * (_n_bytes(self._read) + positions * self._position_bytes()) / count
-        operations = 2 * sum(tensor.n_values for tensor in self._multiplied)
-        return _Test(_name("pp", count, depth), depth, 1, count, n_bytes, operations, run)
+        n_bytes = passes * (self._weight_bytes(-(-count // passes)) + positions * self._position_bytes()) / count
+        return _Test(_name("pp", count, depth), depth, 1, count, n_bytes, self._operations(self._multiplied), run)
 
     def _decode(self, depth: int, count: int) -> _Test:
         sequence = self._sequences[depth]
@@ -183,7 +182,7 @@ class _Bench:
             for token in self._tokens[depth : depth + count]:
                 sequence.decode(token)
 
-        n_bytes = _n_bytes(self._read) + self._mean_positions(depth, count) * self._position_bytes()
+        n_bytes = self._weight_bytes(1) + self._mean_positions(depth, count) * self._position_bytes()
         return _Test(_name("tg", count, depth), depth, 1, count, n_bytes, self._operations_with_logits(), run)
 
     def _decode_together(self, sequences: int, count: int, stack: ExitStack) -> _Test:
@@ -201,15 +200,27 @@ class _Bench:
             for slot in slots:
                 generator.remove(slot)
 
-        n_bytes = _n_bytes(self._read) / sequences + self._mean_positions(0, count) * self._position_bytes()
+        n_bytes = self._weight_bytes(sequences) / sequences + self._mean_positions(0, count) * self._position_bytes()
         return _Test(f"tg{count}x{sequences}", 0, sequences, count * sequences, n_bytes, self._operations_with_logits(), run)
 
     def _mean_positions(self, depth: int, count: int) -> float:
         """How many tokens a decoded one attends to: itself and those before it."""
         return depth + (count + 1) / 2
 
-    def _operations_with_logits(self) -> int:
-        return 2 * sum(tensor.n_values for tensor in self._read if len(tensor.shape) > 1)
+    def _operations_with_logits(self) -> float:
+        return self._operations([tensor for tensor in self._read if len(tensor.shape) > 1])
+
+    def _operations(self, matrices: Iterable[Tensor]) -> float:
+        return 2 * sum(tensor.n_values * self._share(tensor, 1) for tensor in matrices)
+
+    def _weight_bytes(self, tokens: int) -> float:
+        """What a pass of so many tokens reads of the weights."""
+        return sum(tensor.data.nbytes * self._share(tensor, tokens) for tensor in self._read)
+
+    def _share(self, tensor: Tensor, tokens: int) -> float:
+        """Of a stack of experts, the part that so many tokens go to, on average."""
+        config = self._model.config
+        return 1 - (1 - config.n_experts_used / config.n_experts) ** tokens if len(tensor.shape) > 2 else 1
 
     def _position_bytes(self) -> int:
         return self._model.network.shape.bytes_per_position()
@@ -225,10 +236,6 @@ def _weights(file: GGUFFile) -> tuple[list[Tensor], list[Tensor]]:
     table = file.tensors.values()
     read = [t for t in table if t.name != embedding or output not in file.tensors]
     return read, [t for t in table if t.name not in (embedding, output) and len(t.shape) > 1]
-
-
-def _n_bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.data.nbytes for tensor in tensors)
 
 
 def _measure(tests: Sequence[_Test], limits: Mapping[str, Pass], threads: int, repetitions: int) -> Iterable[Result]:

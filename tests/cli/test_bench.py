@@ -13,6 +13,7 @@ import pytest
 import ggpy
 from ggpy.bench import Result, _Bench, _cache_cost, _measure, _Test
 from ggpy.cli.bench import as_row, main
+from tests.runtime.tiny import write_llama
 
 
 def test_json_is_as_documented(demo_gguf: Path, capsys: pytest.CaptureFixture[str]):
@@ -52,6 +53,23 @@ def test_what_a_token_needs(demo_gguf: Path):
         assert bench._decode(0, 3).operations == 2 * matrices + 2 * model.config.n_vocab * model.config.d_model
         with ExitStack() as stack:
             assert bench._decode_together(4, 3, stack).n_bytes == weights / 4 + 2 * position
+        bench.close()
+
+
+def test_of_experts_those_count_that_tokens_go_to(tmp_path: Path):
+    path = write_llama(tmp_path / "model.gguf", "F32", experts=4, used=1)
+    with ggpy.load(path, threads=1, context=1) as model:
+        bench, table = _Bench(model, 8, 0), model.file.tensors.values()
+        position = model.network.shape.bytes_per_position()
+        stacks = sum(t.data.nbytes for t in table if len(t.shape) == 3)
+        others = sum(t.data.nbytes for t in table if len(t.shape) < 3)
+        assert stacks > others / 4
+        assert bench._decode(0, 1).n_bytes == pytest.approx(others + stacks / 4 + position)
+        assert bench._prefill(0, 2).n_bytes == pytest.approx((others + stacks * (1 / 4 + 3 / 16)) / 2 + position)
+        matrices = sum(t.n_values for t in table if len(t.shape) == 2 and t.name.startswith("blk."))
+        assert bench._prefill(0, 2).operations == pytest.approx(2 * matrices + 2 * stacks / 4 / 4)
+        with ExitStack() as stack:
+            assert bench._decode_together(2, 1, stack).n_bytes == pytest.approx((others + stacks * (1 / 4 + 3 / 16)) / 2 + position)
         bench.close()
 
 
