@@ -130,7 +130,7 @@ def test_no_verb(arguments: list[str], capsys: pytest.CaptureFixture):
 
 def test_help_lists_every_verb():
     text = build_parser().format_help()
-    assert all(f"  {verb:<9}{summary}" in text for verb, summary in VERBS.items())
+    assert all(f"  {verb:<11}{summary}" in text for verb, summary in VERBS.items())
 
 
 @pytest.mark.parametrize("verb", VERBS)
