@@ -22,6 +22,7 @@ VERBS = {
     "inspect": "show metadata, tensors, sizes and bits per weight of a GGUF file",
     "bench": "measure prefill and decode speed against the machine's limits",
     "eval": "measure perplexity, and how far a quantized model is from its base",
+    "methods": "compare methods of quantization on some layers of a model",
 }
 
 

@@ -187,7 +187,7 @@ def walk(
         name = f"blk.{index - 1}" if index else EMBEDDING
         on_state(State(name, traced.latest, traced.take_stages()))
 
-    weights = _tree(tensors, arch.shapes(config))
+    weights = weight_tree(tensors, arch.shapes(config))
     layers = _Layers(weights.layers, between)
     weights.layers, traced.before_outputs = layers, layers.finish
     return arch.forward(traced, weights, config)
@@ -208,7 +208,7 @@ def _rows(file: RangeFile, tensor: Tensor) -> Rows:
     return Rows(tensor.name, tensor.n_values // cols, cols, read)
 
 
-def _tree(tensors: Mapping[str, Rows], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
+def weight_tree(tensors: Mapping[str, Rows], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
     """The tree that `runtime.weights.load_weights` gives, of weights that are read when needed."""
     root = SimpleNamespace(layers=[])
     for key, shape in shapes.items():
