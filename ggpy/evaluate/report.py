@@ -54,6 +54,7 @@ class Comparison:
     kl_mean: mean of KL(base || model) in nats per token; kl_median, kl_p90, kl_p99, kl_p999, kl_max: its quantiles.
     top1: share of positions where both find the same token most likely; top5: where the base's is among the model's five most likely.
     delta_p: root of the mean square of the difference in probability of the token that came, as llama-perplexity's "RMS Δp".
+    kl_chunks: the mean divergence of each chunk, so that models compared with the same base on the same text can be compared in pairs.
     Names ending in _error are standard errors, in _interval the bounds of 95 %; both know of chunks (see ggpy.evaluate.statistics).
     worst: the positions that differ most, the largest divergence first.
     """
@@ -72,6 +73,7 @@ class Comparison:
     kl_p99: float
     kl_p999: float
     kl_max: float
+    kl_chunks: tuple[float, ...]
     top1: float
     top1_error: float
     top1_interval: Interval
@@ -157,6 +159,7 @@ def _compare(model: Model, base: str, ids: Sequence[int], parts: Sequence[np.nda
         kl_p99=p99,
         kl_p999=p999,
         kl_max=most,
+        kl_chunks=tuple(float(part["divergence"].mean()) for part in parts),
         top1=top1.value,
         top1_error=top1.error,
         top1_interval=top1.interval,
