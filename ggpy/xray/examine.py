@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,9 @@ def xray(
             theirs = {tensor.name: tensor for tensor in source.tensors}
             if base is not None and not any(tensor.name in theirs for tensor in file.tensors):
                 raise GGPyError(f"{printable(base)}: has none of the tensors of {printable(path)}: another model?")
-            tensors = _examine(file, theirs if base is not None else None, matrix, threads, factor, on_progress)
+            meter = Meter("examine", sum(tensor.n_values for tensor in file.tensors), on_progress)
+            plans = [plan_tensor(tensor, theirs if base is not None else None, matrix) for tensor in file.tensors]
+            tensors = examine(plans, threads, factor, meter)
             names = {tensor.name for tensor in file.tensors}
             missing = tuple(name for name in theirs if name not in names)
             name = file.metadata.get("general.name")
@@ -80,16 +82,8 @@ class Opened:
             self._source.close()
 
 
-def _examine(
-    file: GGUFSource,
-    base: dict[str, SourceTensor] | None,
-    matrix: ImportanceMatrix | None,
-    threads: int,
-    factor: float,
-    on_progress: OnProgress | None,
-) -> list[TensorXray]:
-    meter = Meter("examine", sum(tensor.n_values for tensor in file.tensors), on_progress)
-    plans = [_plan(tensor, base, matrix) for tensor in file.tensors]
+def examine(plans: list[TensorPlan], threads: int, factor: float, on_values: Callable[[str, int], None]) -> list[TensorXray]:
+    """What the plans' tensors show, in their order; on_values(name, n) is called after n more weights of a tensor."""
     workers = Workers(threads)
     try:
         pieces = workers.in_order(look_at for plan in plans for look_at in plan.tasks())
@@ -99,7 +93,7 @@ def _examine(
             for _ in plan.pieces():
                 looked = next(pieces)
                 gathered.add(*looked)
-                meter(plan.tensor.name, looked[0].values)
+                on_values(plan.tensor.name, looked[0].values)
             found.append(gathered.result(factor))
         return found
     finally:
@@ -159,7 +153,8 @@ class TensorPlan:
         return look(start, values, base, importance, self.block), sums
 
 
-def _plan(tensor: SourceTensor, base: dict[str, SourceTensor] | None, matrix: ImportanceMatrix | None) -> TensorPlan:
+def plan_tensor(tensor: SourceTensor, base: Mapping[str, SourceTensor] | None, matrix: ImportanceMatrix | None) -> TensorPlan:
+    """What of `base`, tensors by name, it is held against, None for no base, and what is known of its inputs."""
     format, why, twin = BLOCKS[tensor.dtype], None, None
     if format.decode is None:
         why = f"{format.name} cannot be decoded"
@@ -244,6 +239,7 @@ class Gathered:
             total.max_error,
             total.max_at,
             loss,
+            total.weighted_squares,
             p50,
             p90,
             p99,

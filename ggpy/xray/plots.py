@@ -20,6 +20,7 @@ _SMALL, _HIGH = 300.0, 150.0  # of one of three beside each other
 _ROW = 19.0  # of a line of marks
 _MARGIN = 30.0
 _ON = {"q5": "on mid", "q6": "on hi", "q7": "on hi", "q8": "on hi", "bad": "on hi"}  # how figures stand out from a square's colour
+_BARS = 40  # of a histogram
 _TAIL = 0.0005  # of what is counted may lie beyond a histogram's ends
 _MAX_LAYERS, _MAX_KINDS = 256, 40  # of a map
 
@@ -118,20 +119,25 @@ def _spread(error: ErrorFigures, at: Callable[[float], float], y: float) -> list
 
 def block_errors(error: ErrorFigures) -> str:
     """How many blocks have which relative error."""
-    return histogram(ERRORS, error.blocks, "Blocks by relative error", lambda value: f"{100 * value:.3g} %", 4)
+    return histogram(ERRORS, error.blocks, "Blocks by relative error", lambda value: f"{100 * value:.3g} %")
 
 
 def scales(quants: Quants) -> str:
-    return histogram(SCALES, quants.scales, "Sub-blocks by magnitude of their scale", lambda value: f"{value:.2g}", 1)
+    return histogram(SCALES, quants.scales, "Sub-blocks by magnitude of their scale", lambda value: f"{value:.2g}")
 
 
-def histogram(bins: Bins, counts: Sequence[int], title: str, show: Callable[[float], str], merge: int) -> str:
-    """Counts over powers of two, `merge` bins in one bar; what few values are far below or above all others count in the outer bars."""
-    values = np.array(counts).reshape(-1, merge).sum(axis=1)
-    below, total = np.cumsum(values), int(values.sum())
+def histogram(bins: Bins, counts: Sequence[int], title: str, show: Callable[[float], str]) -> str:
+    """Counts over powers of two; what few values are far below or above all others count in the outer bars."""
+    total = sum(counts)
     if not total:
         return ""
-    first, last = (int(np.searchsorted(below, share * total)) for share in (_TAIL, 1 - _TAIL))
+    merge = 8
+    while True:  # as fine as there is room for bars
+        values = np.array(counts).reshape(-1, merge).sum(axis=1)
+        first, last = (int(np.searchsorted(np.cumsum(values), share * total)) for share in (_TAIL, 1 - _TAIL))
+        if merge == 1 or 2 * (last - first + 1) > _BARS:
+            break
+        merge //= 2
     tails = int(values[:first].sum()), int(values[last + 1 :].sum())
     last += 1
     values, width = values[first:last].copy(), (_SMALL - 10) / (last - first)

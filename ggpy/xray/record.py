@@ -24,9 +24,9 @@ class ErrorFigures:
     equal: without any error. relative_rmse: sqrt(Σ e² / Σ x²), x the base's weights, e what the file's differ by; output_error: the same
     with every column weighted by its importance, None without. cosine: of the angle between both. max_error: the largest |e|, at max_at
     (row, column). loss: Σ e², with an importance matrix that of an average token's outputs, Σ e² E[x²]; None where the rest of the model
-    has an importance and this has not. share: its part of all tensors' loss. p50, p90, p99: of the relative errors of blocks, to 2 %.
-    blocks: counts of blocks by relative error, as `ggpy.xray.bins.ERRORS` has it. exact: blocks without error; lost: blocks of zeros that
-    are none in the base.
+    has an importance and this has not. signal: Σ x², weighted alike. p50, p90, p99: of the relative errors of blocks, to 2 %. blocks:
+    counts of blocks by relative error, as `ggpy.xray.bins.ERRORS` has it. exact: blocks without error; lost: blocks of zeros that are none
+    in the base. share: the loss's part of all tensors' loss.
     """
 
     equal: bool
@@ -35,6 +35,7 @@ class ErrorFigures:
     max_error: float
     max_at: tuple[int, int]
     loss: float | None
+    signal: float
     p50: float
     p90: float
     p99: float
@@ -144,7 +145,7 @@ class Xray:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values; a number that is none becomes a string."""
-        return _jsonable(
+        return jsonable(
             {
                 "file": str(self.path),
                 "base": str(self.base) if self.base else None,
@@ -197,9 +198,10 @@ def _tensor_json(tensor: TensorXray) -> dict[str, Any]:
     return values
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """As JSON has it: lists for tuples, strings for numbers that are none."""
     if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

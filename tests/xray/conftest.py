@@ -1,4 +1,4 @@
-"""The bundled checkpoint as two files, and small files with weights that a test chooses."""
+"""The bundled checkpoint, converted, and small files with weights that a test chooses."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import ggpy
 from ggpy.blocks import BLOCKS, BlockFormat
-from ggpy.converter import convert
 from ggpy.gguf import GGUFWriter
+from tests.mend.conftest import DEMO, Remake, converted, copied, remade
 
-DEMO = Path(ggpy.__file__).parent / "demo"
-
-
-@pytest.fixture(scope="session")
-def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Not to be written to."""
-    return convert(DEMO, tmp_path_factory.mktemp("xray") / "demo.gguf", "q4_k_m", verify="none").path
-
+__all__ = ["DEMO", "Make", "Remake", "converted", "copied", "remade"]
 
 Make = Callable[..., Path]
 

@@ -100,9 +100,9 @@ def test_nan_is_named_and_the_rest_still_counts(make: Make):
     json.dumps(found.to_json(), allow_nan=False)
 
 
-def test_against_a_checkpoint(quantized: Path):
+def test_against_a_checkpoint(converted: Path):
     """Rows are permuted as the conversion permutes them: errors are those of the format, not of other rows."""
-    found = xray(quantized, DEMO, threads=2)
+    found = xray(converted, DEMO, threads=2)
     assert len(found.compared) == len(found.tensors) and not found.missing
     for tensor in found.compared:
         assert tensor.error and tensor.error.relative_rmse < 0.12, tensor.name
@@ -111,8 +111,8 @@ def test_against_a_checkpoint(quantized: Path):
     assert any("tensors carry" in line for line in sentences(found))
 
 
-def test_alone(quantized: Path):
-    found = xray(quantized)
+def test_alone(converted: Path):
+    found = xray(converted)
     assert not found.compared and found.relative_rmse is None and found.bits_per_weight < 6
     assert any("bits and carries" in line for line in sentences(found))
 

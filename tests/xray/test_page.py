@@ -54,8 +54,8 @@ class Checked(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def examined(quantized: Path) -> Xray:
-    return xray(quantized, DEMO)
+def examined(converted: Path) -> Xray:
+    return xray(converted, DEMO)
 
 
 def test_the_page_stands_alone(examined: Xray):
@@ -77,8 +77,8 @@ def test_a_map_has_a_square_for_every_tensor_with_an_error(examined: Xray):
     assert len(re.findall(r"<rect[^>]*><title>", picture)) == len(in_layers)
 
 
-def test_without_a_base(quantized: Path):
-    found = xray(quantized)
+def test_without_a_base(converted: Path):
+    found = xray(converted)
     checked = Checked(page(found))
     assert "outlier channels" in checked.text and "Share of the loss" not in checked.text and checked.elements["svg"] >= 10
 
@@ -102,12 +102,12 @@ def test_the_size_is_bounded(examined: Xray):
     assert len(made) < 3_000_000 and f"and {6000 - LISTED} more" in made
 
 
-def test_the_command_writes_it(quantized: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_the_command_writes_it(converted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "x.html"
     out.write_text("old", encoding="utf-8")
-    assert main([str(quantized), "--html", str(out)]) == 0
+    assert main([str(converted), "--html", str(out)]) == 0
     assert out.read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert main([str(quantized), "--html", str(tmp_path / "no" / "x.html")]) == 1
+    assert main([str(converted), "--html", str(tmp_path / "no" / "x.html")]) == 1
     assert capsys.readouterr().err.count("\n") == 2
 
 
