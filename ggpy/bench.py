@@ -5,9 +5,9 @@ tg128 evaluates 128 tokens one by one; @d8000 says that 8000 tokens are in the K
 each, one of each sequence in a pass. Tokens are random. Each test runs once unmeasured, then `repetitions` times; quote the median.
 
 A pass reads every weight, and the keys and values of all tokens before, and multiplies every weight by every token (attention is not
-counted). Of a mixture's experts those count that tokens go to, as if each chose at random. What takes longer at the rates of this machine, on as many threads, is the limit: reading memory for decode, products for prefill
-(of int8, or of bfloat16 in AMX tiles, as the kernels do them). Passes that measure the rates take turns with the runs, and a share is
-the median of the runs over the median of the passes.
+counted). Of a mixture's experts those count that tokens go to, as if each chose at random. What takes longer at the rates of this machine,
+on as many threads, is the limit: reading memory for decode, products for prefill (of int8, or of bfloat16 in AMX tiles, as the kernels do
+them). Passes that measure the rates take turns with the runs, and a share is the median of the runs over the median of the passes.
 """
 
 from __future__ import annotations

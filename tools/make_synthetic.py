@@ -1,6 +1,6 @@
 """Write a GGUF file of a real model's shape with random weights: to measure speed on sizes that are not to be had.
 
-    python tools/make_synthetic.py 1b q4_k_m OUT.gguf [--threads 2]
+    python tools/make_synthetic.py 1b q4_k_m OUT.gguf [--threads 2] [--architecture gemma3]
 
 Tensors get the block formats that ggpy-convert gives them. Weights are gaussian with the spread that training starts from; of each shape
 about a million are encoded, and repeated from another row on in each tensor. The vocabulary is made up. The text such a model writes means
@@ -10,23 +10,30 @@ nothing, its speed is that of the shape. No tensor is ever held in memory whole.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from random_blocks import random_slab
 
+from ggpy.arch import ARCHS
+from ggpy.arch.config import Config
 from ggpy.blocks import BLOCKS
 from ggpy.converter.recipes import QUANTIZATION_VERSION, RECIPES, ModelFacts, Recipe, find_recipe
 from ggpy.converter.tensor_types import TensorInfo, plan
 from ggpy.errors import GGPyError
 from ggpy.gguf import GGUFWriter, ValueType
+from ggpy.runtime.rotary import HALVES, Rope
+
+EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama."""
+    """The sizes of a Llama, or of another architecture with the same matrices; with experts, d_ff is the width of each."""
 
     n_layers: int
     d_model: int
@@ -37,35 +44,60 @@ class Shape:
     rope_theta: float
     context: int
     tied: bool  # no head of its own: the embedding's rows make the logits
+    architecture: str = "llama"
+    n_experts: int = 0
+    n_experts_used: int = 0
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.n_heads
 
 
 SHAPES = {
+    "300m": Shape(16, 1024, 4096, 16, 8, 32000, 500000.0, 8192, tied=True),  # of no model; its d_ff can be cut into experts
     "135m": Shape(30, 576, 1536, 9, 3, 49152, 100000.0, 8192, tied=True),  # SmolLM2 135M
     "1b": Shape(16, 2048, 8192, 32, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 1B
     "1b-layers": Shape(16, 2048, 8192, 32, 8, 2048, 500000.0, 131072, tied=False),  # its layers: nearly every tensor in one format
     "3b": Shape(28, 3072, 8192, 24, 8, 128256, 500000.0, 131072, tied=True),  # Llama 3.2 3B
     "7b": Shape(32, 4096, 11008, 32, 32, 32000, 10000.0, 4096, tied=False),  # Llama 2 7B
 }
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "llama": {},
+    "qwen2": {"architecture": "qwen2"},
+    "qwen3": {"architecture": "qwen3"},
+    "phi3": {"architecture": "phi3"},
+    "gemma": {"architecture": "gemma"},
+    "gemma2": {"architecture": "gemma2"},
+    "gemma3": {"architecture": "gemma3"},
+    "mixtral": {"n_experts": 8, "n_experts_used": 2},
+    "qwen3moe": {"architecture": "qwen3moe", "n_experts": 32, "n_experts_used": 8},
+}
+BIASES = {"qwen2": ("attn_q", "attn_k", "attn_v")}
+NUMBERS = {"gemma2": {"attention.sliding_window": 4096}, "gemma3": {"attention.sliding_window": 512},
+           "phi3": {"rope.scaling.original_context_length": 4096}}  # fmt: skip
+
+
+def of_architecture(shape: Shape, name: str) -> Shape:
+    """A model of another architecture that reads the same matrices for a token; its experts divide d_ff among those that are chosen."""
+    changed = replace(shape, **ARCHITECTURES[name])
+    return replace(changed, d_ff=shape.d_ff // max(1, changed.n_experts_used))
 
 
 def tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Name -> shape, rows first."""
-    d_kv = shape.d_model // shape.n_heads * shape.n_kv_heads
-    found: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.n_vocab, shape.d_model), "output_norm.weight": (shape.d_model,)}
-    if not shape.tied:
-        found["output.weight"] = found["token_embd.weight"]
-    layer = {
-        "attn_norm": (shape.d_model,),
-        "attn_q": (shape.d_model, shape.d_model),
-        "attn_k": (d_kv, shape.d_model),
-        "attn_v": (d_kv, shape.d_model),
-        "attn_output": (shape.d_model, shape.d_model),
-        "ffn_norm": (shape.d_model,),
-        "ffn_gate": (shape.d_ff, shape.d_model),
-        "ffn_up": (shape.d_ff, shape.d_model),
-        "ffn_down": (shape.d_model, shape.d_ff),
-    }
-    return found | {f"blk.{i}.{name}.weight": size for i in range(shape.n_layers) for name, size in layer.items()}
+    """Name -> shape, rows first: what the architecture asks for, and of optional tensors the head and biases it usually has."""
+    rope = Rope(shape.head_dim, shape.head_dim, shape.rope_theta, HALVES)
+    config = Config(
+        shape.n_layers, shape.n_vocab, shape.d_model, shape.d_ff, shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.context, EPS, rope,
+        n_experts=shape.n_experts, n_experts_used=shape.n_experts_used,
+    )  # fmt: skip
+    biases = BIASES.get(shape.architecture, ())
+    found: dict[str, tuple[int, ...]] = {}
+    for name, size in ARCHS[shape.architecture].shapes(config).items():
+        if not name.endswith("?"):
+            found[name] = size
+        elif (name == "output.weight?" and not shape.tied) or name.removesuffix(".bias?").split(".")[-1] in biases:
+            found[name.removesuffix("?")] = size
+    return found
 
 
 class RandomTensors:
@@ -76,11 +108,11 @@ class RandomTensors:
         self._slabs: dict[tuple[str, int], np.ndarray] = {}
 
     def blocks(self, size: tuple[int, ...], block_format: str) -> Iterator[np.ndarray]:
-        """A norm's ones in float32, or a matrix's rows, uint8, piece by piece."""
+        """A norm's ones in float32, or the rows of a matrix or of experts, uint8, piece by piece."""
         if len(size) == 1:
             yield np.ones(size, np.float32)
             return
-        rows, cols = size
+        rows, cols = math.prod(size[:-1]), size[-1]
         slab = self._slabs.get((block_format, cols))
         if slab is None:
             slab = self._slabs[block_format, cols] = random_slab(BLOCKS[block_format], 1 << 30, cols, self._rng, self._threads)
@@ -91,7 +123,8 @@ class RandomTensors:
 
 def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
     """All metadata, a vocabulary of bytes and numbered words included."""
-    writer.add("general.architecture", "llama")
+    prefix = shape.architecture
+    writer.add("general.architecture", prefix)
     writer.add("general.file_type", recipe.file_type, ValueType.UINT32)
     writer.add("general.quantization_version", QUANTIZATION_VERSION, ValueType.UINT32)
     numbers = {
@@ -101,13 +134,19 @@ def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
         "feed_forward_length": shape.d_ff,
         "attention.head_count": shape.n_heads,
         "attention.head_count_kv": shape.n_kv_heads,
-        "rope.dimension_count": shape.d_model // shape.n_heads,
+        "attention.key_length": shape.head_dim,
+        "attention.value_length": shape.head_dim,
+        "rope.dimension_count": shape.head_dim,
         "vocab_size": shape.n_vocab,
+        **NUMBERS.get(prefix, {}),
     }
+    if shape.n_experts:
+        experts = {"count": shape.n_experts, "used_count": shape.n_experts_used, "feed_forward_length": shape.d_ff}
+        numbers |= {f"expert_{key}": number for key, number in experts.items()}
     for key, number in numbers.items():
-        writer.add(f"llama.{key}", number, ValueType.UINT32)
-    writer.add("llama.rope.freq_base", shape.rope_theta, ValueType.FLOAT32)
-    writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5, ValueType.FLOAT32)
+        writer.add(f"{prefix}.{key}", number, ValueType.UINT32)
+    writer.add(f"{prefix}.rope.freq_base", shape.rope_theta, ValueType.FLOAT32)
+    writer.add(f"{prefix}.attention.layer_norm_rms_epsilon", EPS, ValueType.FLOAT32)
     special = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256))]
     words = shape.n_vocab - len(special)
     writer.add("tokenizer.ggml.model", "llama")
@@ -121,7 +160,7 @@ def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
 def write(shape: Shape, recipe: Recipe, out: Path, threads: int = 1) -> None:
     """Write the file; an existing one is replaced."""
     infos = [TensorInfo(name, size, "F32") for name, size in tensors(shape).items()]
-    planned = plan(infos, recipe, ModelFacts(shape.n_layers, sharing=shape.n_heads // shape.n_kv_heads))
+    planned = plan(infos, recipe, ModelFacts(shape.n_layers, shape.n_experts, sharing=shape.n_heads // shape.n_kv_heads))
     source = RandomTensors(threads)
     with GGUFWriter(out, force=True) as writer:
         describe(writer, shape, recipe)
@@ -136,10 +175,11 @@ def main() -> None:
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("type", help=f"one of {', '.join(RECIPES)}, in any case")
     parser.add_argument("out", type=Path, metavar="OUT.gguf")
+    parser.add_argument("--architecture", choices=ARCHITECTURES, default="llama", help="with the same matrices (default llama)")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     try:
-        write(SHAPES[args.shape], find_recipe(args.type), args.out, args.threads)
+        write(of_architecture(SHAPES[args.shape], args.architecture), find_recipe(args.type), args.out, args.threads)
     except (GGPyError, OSError) as error:
         raise SystemExit(f"make_synthetic: error: {error}") from None
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.0f} MB")

@@ -30,6 +30,15 @@ def test_a_tiny_file_of_each_recipe_gives_finite_logits(tmp_path: Path, recipe: 
         assert "output.weight" not in model.file.tensors
 
 
+@pytest.mark.parametrize("architecture", make_synthetic.ARCHITECTURES)
+def test_a_tiny_file_of_each_architecture_gives_finite_logits(tmp_path: Path, architecture: str):
+    path = tmp_path / "tiny.gguf"
+    make_synthetic.write(make_synthetic.of_architecture(TINY, architecture), RECIPES["Q8_0"], path)
+    with ggpy.load(path, threads=1) as model:
+        logits = model.logits([1, 5, 300])
+        assert logits.shape == (3, 320) and np.isfinite(logits).all() and logits.std() > 0
+
+
 def test_formats_are_those_that_conversion_gives(tmp_path: Path):
     path, converted = tmp_path / "made.gguf", tmp_path / "converted.gguf"
     shape = make_synthetic.Shape(8, 256, 512, 4, 2, 320, 10000.0, 128, tied=False)
