@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ggpy.errors import ModelError
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.kv_cache import CacheShape
-from ggpy.runtime.rotary import Rope, yarn_amplitude, yarn_factors
+from ggpy.runtime.rotary import Rope, dynamic_base, yarn_amplitude, yarn_factors
 
 MAX_LAYERS, MAX_HEADS, MAX_EXPERTS, MAX_DIM = 1 << 12, 1 << 14, 1 << 12, 1 << 20
 
@@ -20,7 +21,8 @@ class Config:
     """n_*: counts; d_*: widths of vectors; head_dim: values per head; context_length: positions trained on.
 
     n_experts: 0 where feed-forward networks are dense; else d_ff is the width of an expert, n_experts_used how many a token goes to.
-    rope_beyond: in longer contexts than so many positions, the rotary settings that take `rope`'s place, throughout.
+    rope_beyond: in contexts longer than so many positions, what gives, by the context's length, the rotary settings that take `rope`'s
+    place throughout.
     """
 
     n_layers: int
@@ -33,7 +35,7 @@ class Config:
     context_length: int
     norm_eps: float
     rope: Rope
-    rope_beyond: tuple[int, Rope] | None = None
+    rope_beyond: tuple[int, Callable[[int], Rope]] | None = None
     n_experts: int = 0
     n_experts_used: int = 0
 
@@ -41,7 +43,7 @@ class Config:
         """The config of a context of `length` positions."""
         if self.rope_beyond is None or length <= self.rope_beyond[0]:
             return self
-        return replace(self, rope=self.rope_beyond[1], rope_beyond=None)
+        return replace(self, rope=self.rope_beyond[1](length), rope_beyond=None)
 
     @property
     def cache_shape(self) -> CacheShape:
@@ -81,6 +83,7 @@ def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
     n_experts_used = count("expert_used_count", n_experts) if n_experts else 0
     if n_experts:
         d_ff = count("expert_feed_forward_length", MAX_DIM, default=d_ff)
+    rope, context_length = _rope(file, architecture, head_dim, pairing), count("context_length", 1 << 31)
     return Config(
         n_layers=n_layers,
         n_vocab=embedding.shape[0],
@@ -89,9 +92,10 @@ def read_config(file: GGUFFile, architecture: str, *, pairing: int) -> Config:
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        context_length=count("context_length", 1 << 31),
+        context_length=context_length,
         norm_eps=float(meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1)),
-        rope=_rope(file, architecture, head_dim, pairing),
+        rope=rope,
+        rope_beyond=_dynamic(file, architecture, rope, context_length),
         n_experts=n_experts,
         n_experts_used=n_experts_used,
     )
@@ -119,6 +123,17 @@ def _rope(file: GGUFFile, architecture: str, head_dim: int, pairing: int) -> Rop
     slow = float(meta.number(prefix + "scaling.yarn_beta_slow", default=1.0, minimum=1e-3, maximum=1e6))
     amplitude = yarn_amplitude(factor) * float(meta.number(prefix + "scaling.attn_factor", default=1.0, minimum=1e-3, maximum=1e3))
     return Rope(head_dim, n_rot, base, pairing, 1.0, yarn_factors(n_rot, base, factor, trained, fast, slow), amplitude)
+
+
+def _dynamic(file: GGUFFile, architecture: str, rope: Rope, trained: int) -> tuple[int, Callable[[int], Rope]] | None:
+    """As `Config.rope_beyond`: dynamic NTK scaling, whose base grows with the context's length beyond the trained one."""
+    key = f"{architecture}.rope.scaling.dynamic_factor"
+    if key not in file.metadata:
+        return None
+    factor = float(file.metadata.number(key, minimum=1e-3, maximum=1e6))
+    if file.metadata.string(f"{architecture}.rope.scaling.type", default="none") != "none" or rope.n_rot < 4:
+        raise ModelError(f"{file.path}: {key} is {factor:g}, expected none beside another scaling, or for less than 4 values of a head")
+    return trained, lambda length: replace(rope, base=dynamic_base(rope.base, rope.n_rot, factor, trained, length))
 
 
 def frequency_divisors(file: GGUFFile, name: str, n_rot: int) -> np.ndarray | None:

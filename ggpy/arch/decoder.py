@@ -116,7 +116,10 @@ def remarks(hf: HFConfig, architecture: str, window: int | None = None) -> list[
         context_length = hf.integer("max_position_embeddings")
         found.append(f"sliding_window {window} has no place in a {architecture} file: context length set to {window}, not {context_length}")
     if rope_settings(hf).kind == "dynamic":
-        found.append(f"dynamic rotary scaling has no place in a {architecture} file: exact up to the trained context, unscaled beyond")
+        key = f"{architecture}.rope.scaling.dynamic_factor"
+        found.append(
+            f"dynamic rotary scaling is written as {key}, which llama.cpp does not read: there it is unscaled beyond the trained context"
+        )
     return found
 
 

@@ -50,6 +50,8 @@ def hf_config(
         values["rope_scaling"] = {"rope_type": "linear", "factor": _shortest(1 / config.rope.scale)}
     if file.metadata.string(f"{_prefix(file)}.rope.scaling.type", default="none") == "yarn":
         values["rope_scaling"] = _yarn_scaling(file)
+    elif (dynamic := f"{_prefix(file)}.rope.scaling.dynamic_factor") in file.metadata:
+        values["rope_scaling"] = {"rope_type": "dynamic", "factor": _shortest(float(file.metadata.number(dynamic)))}
     elif config.rope.factors is not None:
         values["rope_scaling"] = _llama3_scaling(file, config)
     return values

@@ -38,13 +38,15 @@ def rope_settings(config: HFConfig, theta: float = THETA_DEFAULT) -> RopeSetting
 def scaling_metadata(settings: RopeSettings, context_length: int) -> dict[str, Any]:
     """The `rope.scaling.*` keys, without the architecture's prefix, for the kinds GGUF expresses by metadata.
 
-    Raises CheckpointError for kinds that need tensors or code of their own. "dynamic" scales only past the trained
-    context, so a file without scaling is equal to it within that context.
+    Raises CheckpointError for kinds that need tensors or code of their own. "dynamic" scales only past the trained context; its key is
+    ggpy's own, and to readers that do not know it the file has no scaling, which is equal within that context.
     """
     scaling = settings.scaling
     match settings.kind:
-        case "default" | "none" | "llama3" | "dynamic":
+        case "default" | "none" | "llama3":
             return {}
+        case "dynamic":
+            return {"rope.scaling.dynamic_factor": scaling.number("factor", above=0)}
         case "linear":
             return {"rope.scaling.type": "linear", "rope.scaling.factor": scaling.number("factor", above=0)}
         case "yarn":

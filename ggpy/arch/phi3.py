@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -73,11 +73,11 @@ def factors(hf: HFConfig) -> dict[str, np.ndarray]:
 
 
 def remarks(hf: HFConfig) -> list[str]:
-    """What runs otherwise than the config.json says."""
+    """What of a config.json is in a file but not read by all."""
     window, context_length = hf.integer("sliding_window", 0, minimum=0), hf.integer("max_position_embeddings")
     if not 0 < window < context_length:
         return []
-    return [f"sliding_window {window} is shorter than the context of {context_length}: ggpy runs the file up to {window} tokens"]
+    return [f"sliding_window {window} is shorter than the context of {context_length}: llama.cpp runs the file without it"]
 
 
 def _is_long(rope: RopeSettings) -> bool:
@@ -114,18 +114,24 @@ def _amplitude(hf: HFConfig, rope: RopeSettings) -> float:
 # --- running: what the file's tensors compute --------------------------------------------------------------------------
 
 
-def config(file: GGUFFile) -> Config:
-    """Typed hyper-parameters of a phi3 file. Its window is not run: the context length is no longer than it."""
-    found = read_config(file, "phi3", pairing=HALVES)
+@dataclass(frozen=True, kw_only=True)
+class Phi3Config(Config):
+    """Beside Config: window, the positions that a token sees, its own among them; 0: all."""
+
+    window: int
+
+
+def config(file: GGUFFile) -> Phi3Config:
+    """Typed hyper-parameters of a phi3 file."""
     window = int(file.metadata.integer("phi3.attention.sliding_window", default=0, minimum=0, maximum=1 << 31))
-    found = replace(found, context_length=min(found.context_length, window or found.context_length))
+    found = Phi3Config(**vars(read_config(file, "phi3", pairing=HALVES)), window=window)
     long, short = (frequency_divisors(file, f"rope_factors_{name}.weight", found.rope.n_rot) for name in ("long", "short"))
     if long is None or short is None:
         return found
     trained = int(file.metadata.integer("phi3.rope.scaling.original_context_length", minimum=1, maximum=1 << 31))
     amplitude = float(file.metadata.number("phi3.rope.scaling.attn_factor", default=1.0, minimum=1e-3, maximum=1e3))
     usual, stretched = (replace(found.rope, factors=factors, amplitude=amplitude) for factors in (short, long))
-    return replace(found, rope=usual, rope_beyond=(trained, stretched))
+    return replace(found, rope=usual, rope_beyond=(trained, lambda length: stretched))
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -142,11 +148,11 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def layer(op, config: Config, w, cache, x):  # x: (n_tokens, d_model)
+def layer(op, config: Phi3Config, w, cache, x):  # x: (n_tokens, d_model)
     d_q, d_kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     h = op.rms_norm(x, w.attn_norm, config.norm_eps)
     q, k, v = op.linear(h, *w.attn_qkv.split(d_q, d_kv, d_kv))
-    a = op.attention(op.rope(q, config.rope), cache.append(op.rope(k, config.rope), v), config.attention_scale)
+    a = op.attention(op.rope(q, config.rope), cache.append(op.rope(k, config.rope), v), config.attention_scale, config.window)
     x = op.add(x, op.linear(a, w.attn_output))
     h = op.rms_norm(x, w.ffn_norm, config.norm_eps)
     gate, up = op.linear(h, *w.ffn_up.split(config.d_ff, config.d_ff))  # (n_tokens, d_ff)

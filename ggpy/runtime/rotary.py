@@ -53,6 +53,14 @@ def yarn_factors(n_rot: int, base: float, factor: float, trained: int, fast: flo
     return 1 / (slowed / factor + (1 - slowed))
 
 
+def dynamic_base(base: float, n_rot: int, factor: float, trained: int, length: int) -> float:
+    """The base of a context of `length` positions, more than the `trained` ones, by dynamic NTK scaling.
+
+    base * (factor * length / trained - factor + 1)^(n_rot / (n_rot - 2)) (transformers, `_compute_dynamic_ntk_parameters`).
+    """
+    return base * (factor * length / trained - factor + 1) ** (n_rot / (n_rot - 2))
+
+
 def yarn_amplitude(factor: float) -> float:
     """What YaRN multiplies cosines and sines by: 0.1 ln(factor) + 1 (section 3.3, which has it as the root of a temperature)."""
     return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0

@@ -39,6 +39,7 @@ LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_fr
         ({"tie_word_embeddings": True}, "BF16"),
         ({"head_dim": 32, "rope_theta": 500000.0, "rope_scaling": LLAMA3, "max_position_embeddings": 131072}, "F16"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "attention_bias": True, "mlp_bias": True}, "F32"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.5}}, "F32"),
     ],
 )
 def test_there_and_back_changes_no_byte(tmp_path: Path, changes: dict[str, Any], dtype: str):

@@ -229,7 +229,9 @@ def test_what_a_file_cannot_say_is_said(tmp_path: Path):
     with open_gguf(tmp_path / "out.gguf") as file:
         assert file.metadata["llama.context_length"] == 32
     report, _ = convert_weights(tmp_path, random_weights(CONFIG), rope_scaling={"type": "dynamic", "factor": 2.0})
-    assert "dynamic" in report.warnings[0]
+    assert "llama.rope.scaling.dynamic_factor, which llama.cpp does not read" in report.warnings[0]
+    with open_gguf(tmp_path / "out.gguf") as file:
+        assert file.metadata["llama.rope.scaling.dynamic_factor"] == 2.0 and "llama.rope.scaling.type" not in file.metadata
 
 
 # what of the config is wrong -> what the message names

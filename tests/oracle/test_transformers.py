@@ -37,12 +37,14 @@ def transformers_logits(checkpoint: Path, ids: list[int]) -> np.ndarray:
         return model(torch.tensor([ids])).logits[0].numpy()
 
 
-def check(checkpoint: Path, gguf: Path, context: int = 64) -> None:
-    """ggpy keeps keys and values in float16, transformers in float32: that is the difference left."""
+def check(checkpoint: Path, gguf: Path, context: int | None = 64) -> None:
+    """ggpy keeps keys and values in float16, transformers in float32: that is the difference left. context: None for the text's length."""
     report = ggpy.convert(checkpoint, gguf, type="f32")
     assert report.certificate and report.certificate.kl < 1e-4
-    model = ggpy.load(gguf, context=context)
+    model = ggpy.load(gguf, context=context or 64)
     ids = model.tokenize(TEXT, bos=model.tokenizer.add_bos)
+    if context is None:
+        model = ggpy.load(gguf, context=len(ids))
     ours, theirs = model.logits(ids), transformers_logits(checkpoint, ids)
     assert np.abs(ours - theirs).max() < 0.01 * theirs.std()
     assert (ours.argmax(-1) == theirs.argmax(-1)).all()
@@ -71,6 +73,7 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
         {"head_dim": 24, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True},
     ),
     "phi3": ("Phi3", {"pad_token_id": 0}),
+    "phi3, windowed": ("Phi3", {"pad_token_id": 0, "sliding_window": 9}),
     "phi3, partly rotated": ("Phi3", {"pad_token_id": 0, "partial_rotary_factor": 0.5, "tie_word_embeddings": True}),
     "phi3, longrope": ("Phi3", {"pad_token_id": 0, "original_max_position_embeddings": 64, "rope_parameters": LONG}),
 }
@@ -87,6 +90,13 @@ def test_a_context_beyond_the_trained_one_has_the_long_factors(tmp_path: Path):
     rope = LONG | {"original_max_position_embeddings": 16, "factor": 2.0}
     changes = {"pad_token_id": 0, "original_max_position_embeddings": 16, "rope_parameters": rope}
     check(write_checkpoint(tmp_path / "checkpoint", "Phi3", **changes), tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("kind", ["Llama", "Qwen2"])
+def test_dynamic_scaling_is_that_of_a_text_as_long_as_the_context(kind: str, tmp_path: Path):
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 3.0}
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", kind, max_position_embeddings=16, rope_parameters=rope)
+    check(checkpoint, tmp_path / "model.gguf", context=None)
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])

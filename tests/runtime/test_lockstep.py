@@ -76,6 +76,7 @@ def test_every_op_agrees(tmp_path: Path, name: str):
         {"architecture": "qwen2", "biases": True},
         {"architecture": "qwen3", "heads": 6, "kv_heads": 2, "head_dim": 40},
         {"architecture": "phi3", "heads": 6, "kv_heads": 2, "head_dim": 40},
+        {"architecture": "phi3", "extra": {"attention.sliding_window": 5}},
         {"architecture": "qwen3moe", "experts": 8, "used": 3, "d_ff": 96},
         {"extra": YARN},
         {"architecture": "gemma"},

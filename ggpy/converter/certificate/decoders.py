@@ -31,12 +31,14 @@ def _decoder(
     head_norms: bool = False,
     paired: bool = False,
     fused: bool = False,
+    windowed: bool = False,
     experts: tuple[str, str, str, str] | None = None,
 ) -> Iterator[State]:
     """The states of a checkpoint, see `Oracle`.
 
     qkv_bias, other_bias: of the attention's products, always or by a key of config.json. head_norms: of each head of q and k. paired:
     GGUF keeps rotary pairs as neighbours. fused: one product for q, k and v, one for gate and up.
+    windowed: attention within config.json's window.
     experts: the module that has them, and their own for gate, up and down.
     """
     n_heads, eps = p.config["num_attention_heads"], p.config.get("rms_norm_eps", 1e-6)
@@ -44,6 +46,7 @@ def _decoder(
     head_dim = p.config.get("head_dim") or p.config["hidden_size"] // n_heads
     bias_qkv, bias_o = (bool(p.config.get(bias)) if isinstance(bias, str) else bias for bias in (qkv_bias, other_bias))
     mlp_bias = bool(p.config.get("mlp_bias"))
+    window = p.config.get("sliding_window") if windowed else None
     angles, amplitude = rotary_angles(p.config, head_dim, probe.positions)
     ordered = neighbouring_pairs if paired else in_stored_order
 
@@ -67,7 +70,7 @@ def _decoder(
             turned = "attn_q_norm", "attn_k_norm"
             stages |= {turned[0]: ordered(q), turned[1]: ordered(k)}
         turned_q, turned_k = (rotate_half(x, angles, amplitude) for x in (q, k))
-        attended = attend(turned_q, turned_k, heads(v, n_kv_heads), probe, head_dim**-0.5)
+        attended = attend(turned_q, turned_k, heads(v, n_kv_heads), probe, head_dim**-0.5, window)
         o = p.linear(attended, layer + "self_attn.o_proj", bias=bias_o)
         x = x + o
         h2 = rms_norm(x, p.vector(layer + "post_attention_layernorm.weight"), eps)
@@ -118,4 +121,4 @@ qwen3_moe = partial(
     head_norms=True,
     experts=("mlp", "gate_proj", "up_proj", "down_proj"),
 )
-phi3 = partial(_decoder, fused=True)
+phi3 = partial(_decoder, fused=True, windowed=True)
