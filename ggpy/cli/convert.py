@@ -99,8 +99,8 @@ def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--method",
         metavar="METHOD",
-        help="how weights are rounded with --calibrate: imatrix (weights that meet large activations better), auto (so or each to the "
-        "nearest, whichever does best on text that was kept back)",
+        help="how weights are rounded with --calibrate: imatrix (weights that meet large activations better), gptq (errors made up for by "
+        "the weights behind), auto (whichever does best on text that was kept back) (default: gptq)",
     )
     group.add_argument(
         "--calibration-tokens",

@@ -63,7 +63,7 @@ def convert(
         default keep for checkpoints that are quantized already, else q4_k_m.
     imatrix: an importance matrix of llama-imatrix, GGUF or the older format: weights that meet large activations are stored better.
     calibrate: a text file, or a folder of some, to take through the model, so that every matrix is quantized for the inputs it gets.
-    method: how it is rounded then: imatrix or auto (see `ggpy.quantize.ways`). calibration_tokens: how much of the text is read, by
+    method: how it is rounded then: imatrix, gptq or auto (see `ggpy.quantize.ways`). calibration_tokens: how much of the text is read, by
         default 65536 tokens, taken from all over it.
     overrides: block formats of single tensors, such as {"ffn_down": "q6_k"}: the first pattern that is found in a tensor's name counts.
     output_type: block format of output.weight, or of the embedding where that stands for both; embedding_type: of the embedding.

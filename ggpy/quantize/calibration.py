@@ -105,8 +105,8 @@ class CalibrationOps(ReferenceOps):
         used = self._look(self._inputs(x), weights)
         if weights[0].name in (EMBEDDING, OUTPUT):  # nobody asks for logits
             return np.zeros((0, weights[0].rows), np.float32)
-        results = tuple(self._product(x, w, other) for w, other in zip(weights, used, strict=True))
-        return results[0] if len(results) == 1 else results
+        results = self._products_of(x, weights, used, len(self.tokens))
+        return results[0] if len(results) == 1 else tuple(results)
 
     def experts(self, x: Array, routes: Array, gate: Matrix, up: Matrix, down: Matrix) -> Array:
         numbers, likely = np.split(routes, 2, axis=-1)
@@ -120,10 +120,9 @@ class CalibrationOps(ReferenceOps):
             units = tuple(slice(*np.searchsorted(counted, (unit.start, unit.stop)).tolist()) for unit in self._units)
             rows = x[tokens]
             used = self._look(Inputs(rows[: len(counted)], units), (gates[number], ups[number]))
-            pair = [self._product(rows, w, u, len(counted)) for w, u in zip((gates[number], ups[number]), used, strict=True)]
-            hidden = ReferenceOps.silu_mul(self, pair[0], pair[1])
+            hidden = ReferenceOps.silu_mul(self, *self._products_of(rows, (gates[number], ups[number]), used, len(counted)))
             used = self._look(Inputs(hidden[: len(counted)], units), (downs[number],))
-            result[tokens] += likely[tokens, ranks, None] * self._product(hidden, downs[number], used[0], len(counted))
+            result[tokens] += likely[tokens, ranks, None] * self._products_of(hidden, (downs[number],), used, len(counted))[0]
         return result
 
     def attention(self, q: Array, cache: ReferenceCache, scale: float, window: int = 0, cap: float = 0.0) -> Array:
@@ -175,16 +174,16 @@ class CalibrationOps(ReferenceOps):
         n_counted = len(self.tokens)
         return Inputs(x[:n_counted], self._units, x[n_counted:] if self._twice else None)
 
-    def _product(self, x: Array, weight: Matrix, other: Array | None, n_counted: int | None = None) -> Array:
-        values = weight.values() if other is None or self._twice else None
-        if values is None or other is None:
-            found = values if other is None else other
-            assert found is not None
-            return self._products.linear(x, found, weight.bias)
-        result, n_counted = np.empty((len(x), weight.rows), np.float32), len(self.tokens) if n_counted is None else n_counted
-        for part, used in ((slice(None, n_counted), other), (slice(n_counted, None), values)):
-            self._products.linear(x[part], used, weight.bias, result[part])
-        return result
+    def _products_of(self, x: Array, weights: Sequence[Matrix], used: Sequence[Array | None], n_counted: int) -> list[Array]:
+        """x, of which the first n_counted tokens go through what is `used` in place of the weights."""
+        results = self._products.linear(x[:n_counted], *(w.values() if u is None else u for w, u in zip(weights, used, strict=True)))
+        if n_counted < len(x):
+            exact = self._products.linear(x[n_counted:], *(w.values() for w in weights))
+            results = [np.concatenate(parts) for parts in zip(results, exact, strict=True)]
+        for weight, result in zip(weights, results, strict=True):
+            if weight.bias is not None:
+                result += weight.bias
+        return results
 
     def _by_chunks(self, function: Callable[..., np.ndarray], *arrays: Array, into: Array | None = None) -> Array:
         """`function` of a chunk's rows at a time; `into` may be one of the arrays, which then is no more what it was."""

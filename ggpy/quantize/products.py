@@ -39,19 +39,19 @@ class Products:
         for future in [self._pool.submit(task) for task in tasks]:
             future.result()
 
-    def linear(self, x: Array, weights: Array, bias: Array | None = None, out: Array | None = None) -> Array:
-        """x @ weights.T (+ bias): float32 (n, rows) from x (n, k) and weights (rows, k); into `out`, contiguous, if given."""
-        out = np.empty((len(x), len(weights)), np.float32) if out is None else out
-        weights = np.ascontiguousarray(weights, np.float32)
+    def linear(self, x: Array, *weights: Array) -> list[Array]:
+        """x @ w.T for each of the weights: float32 (n, rows) from x (n, k) and w (rows, k)."""
+        weights = tuple(np.ascontiguousarray(w, np.float32) for w in weights)
+        results = [np.empty((len(x), len(w)), np.float32) for w in weights]
 
         def piece(start: int) -> None:
-            rows = out[start : start + _TOKENS_AT_ONCE]
-            rows[...] = self.small(x[start : start + _TOKENS_AT_ONCE], weights)
-            if bias is not None:
-                rows += bias
+            rows = x[start : start + _TOKENS_AT_ONCE]
+            tiles = tiled(rows)
+            for w, result in zip(weights, results, strict=True):
+                self._multiply(tiles, len(rows), w, result[start : start + _TOKENS_AT_ONCE])
 
         self.each(partial(piece, start) for start in range(0, len(x), _TOKENS_AT_ONCE))
-        return out
+        return results
 
     def small(self, x: Array, weights: Array) -> Array:
         """x @ weights.T on the calling thread, float32 (n, rows); for what is no more than some hundred tokens, and in tasks."""
@@ -62,23 +62,24 @@ class Products:
         """Σ over tokens of x yᵀ, by pieces, from x (tokens, n) and y (tokens, m): take(start, stop, first, piece) gets the columns from
         `first` on of its rows start to stop, float32 (stop - start, m - first), on any thread. symmetric: x is y, and what lies left of the
         diagonal is left out but for a few columns; `first` is at most `start`."""
-        rows, tiles = np.ascontiguousarray(x.T, np.float32), tiled(np.ascontiguousarray(y.T, np.float32))
-        width = y.shape[1]
+        tiles, width = _columns_tiled(y), y.shape[1]
 
         def piece(start: int) -> None:
-            stop = min(start + _COLUMNS_AT_ONCE, len(rows))
+            stop = min(start + _COLUMNS_AT_ONCE, x.shape[1])
+            rows = np.ascontiguousarray(x[:, start:stop].T, np.float32)
             skipped = start // tiles.shape[2] if symmetric else 0
             # the kernel wants a few tiles at least
             skipped = max(0, min(skipped, len(tiles) - -(-TILED_FROM // tiles.shape[2])))
             first = skipped * tiles.shape[2]
-            take(start, stop, first, self._multiply(tiles[skipped:], width - first, rows[start:stop]).T)
+            take(start, stop, first, self._multiply(tiles[skipped:], width - first, rows).T)
 
-        self.each(partial(piece, start) for start in range(0, len(rows), _COLUMNS_AT_ONCE))
+        self.each(partial(piece, start) for start in range(0, x.shape[1], _COLUMNS_AT_ONCE))
 
-    def _multiply(self, tiles: Array, count: int, weights: Array) -> Array:
-        """float32 (count, rows); see `ggpy.kernels.linear` for the kernel's words."""
-        k = weights.shape[1]
-        result = np.empty((len(tiles) * tiles.shape[2], len(weights)), np.float32)
+    def _multiply(self, tiles: Array, count: int, weights: Array, out: Array | None = None) -> Array:
+        """float32 (count, rows), into `out` if given; see `ggpy.kernels.linear` for the kernel's words."""
+        k, padded = weights.shape[1], len(tiles) * tiles.shape[2]
+        fits = out is not None and padded == count and out.flags.c_contiguous
+        result = out if out is not None and fits else np.empty((padded, len(weights)), np.float32)
         scratch = np.empty(scratch_bytes("F32", k, tiles.shape[2]) + _LINE, np.uint8)
         counts = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
         words = (
@@ -87,6 +88,8 @@ class Products:
             scratch.ctypes.data + -scratch.ctypes.data % _LINE, 0, 0, 0, 0, 0,
         )  # fmt: skip
         run_kernel(self._kernel, np.array(words, np.int64))
+        if out is not None and not fits:
+            out[...] = result[:count]
         return result[:count]
 
 
@@ -99,3 +102,14 @@ def tiled(x: Array) -> Array:
         padded = np.zeros((tokens, x.shape[1]), np.float32)
         padded[: len(x)] = x
     return np.ascontiguousarray(padded.reshape(-1, tile, x.shape[1]).transpose(0, 2, 1), np.float32)
+
+
+def _columns_tiled(y: Array) -> Array:
+    """`tiled` of y.T."""
+    tile = target().tile_tokens
+    tokens, width = y.shape
+    padded = y
+    if (count := -(-max(width, TILED_FROM) // tile) * tile) != width:
+        padded = np.zeros((tokens, count), np.float32)
+        padded[:, :width] = y
+    return np.ascontiguousarray(padded.reshape(tokens, -1, tile).transpose(1, 0, 2), np.float32)

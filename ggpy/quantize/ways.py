@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from ggpy.blocks import BlockFormat, dequantize
 from ggpy.errors import GGPyError, printable
+from ggpy.quantize import gptq
 from ggpy.quantize.products import Array, Products
 from ggpy.quantize.statistics import Gram
 from ggpy.runtime.encode import encode_rows
 
-WAYS = ("rtn", "imatrix", "auto")
-"""What a conversion may be asked for: each weight to the nearest value; with an eye on how large its inputs are; whichever
-of these does best on inputs that none of them saw."""
-DEFAULT_WAY = "imatrix"
+WAYS = ("rtn", "imatrix", "gptq", "auto")
+"""What a conversion may be asked for: each weight to the nearest value; with an eye on how large its inputs are; with
+the errors of one column made up for by those behind it; whichever of these does best on inputs that none of them saw."""
+DEFAULT_WAY = "gptq"
 _FEW = 32  # inputs: fewer say nothing of how large each column's are
 
 
@@ -44,11 +45,11 @@ class Way:
 
     def needs_gram(self, tokens: int, cols: int) -> bool:
         """Whether sums of squares are not enough; of few tokens there is no more to know."""
-        return self.name == "auto" and tokens >= max(_FEW, cols // 8)
+        return self.name in ("gptq", "auto") and tokens >= max(_FEW, cols // 8)
 
     def quantize(self, weights: Array, seen: Seen, format: BlockFormat, products: Products, threads: int) -> tuple[NDArray[np.uint8], str]:
         """Blocks of weights (rows, cols), uint8 (rows, row_bytes), and by which of `WAYS` they were made."""
-        ways = ("rtn", "imatrix") if self.name == "auto" else (self.name,)
+        ways = ("rtn", "imatrix", "gptq") if self.name == "auto" else (self.name,)
         made = {way: blocks for way in ways if (blocks := _blocks(way, weights, seen, format, threads)) is not None}
         if not made:
             made = {way: b for way in ("imatrix", "rtn") if (b := _blocks(way, weights, seen, format, threads)) is not None}
@@ -70,7 +71,7 @@ def find_way(name: str) -> Way:
 def output_error(weights: Array, decoded: Array, gram: Gram, products: Products) -> float:
     """Σ over tokens of ‖(weights − decoded) x‖², from Σ x xᵀ."""
     difference = weights - decoded
-    moved = products.linear(difference, gram.matrix.astype(np.float32))
+    (moved,) = products.linear(difference, gram.matrix.astype(np.float32))
     return float(np.einsum("ij,ij->i", difference, moved, dtype=np.float64).sum())
 
 
@@ -82,4 +83,6 @@ def _blocks(way: str, weights: Array, seen: Seen, format: BlockFormat, threads: 
         if seen.importance is None or format.encode_weighted is None:
             return None
         return encode_rows(weights, format, threads, importance=seen.importance)
-    return None
+    if seen.gram is None or format.grid is None:
+        return None
+    return gptq.quantize(weights, seen.gram.matrix, format, threads=threads)

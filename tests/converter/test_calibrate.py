@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ggpy
 from ggpy.cli.convert import main
+from ggpy.cli.model_file import DEMO
 from ggpy.converter import convert
 from ggpy.converter.count import count_inputs
 from ggpy.converter.imatrix import read_imatrix
 from ggpy.errors import GGPyError
+from ggpy.evaluate.probabilities import kl_divergence, log_softmax
 from ggpy.gguf import open_gguf
 from ggpy.runtime.encode import encode_rows
 from tests.converter.checkpoints import CONFIG, random_weights, write_checkpoint
@@ -172,3 +175,19 @@ def test_the_command(checkpoint: Path, text: Path, tmp_path: Path, capsys: pytes
     assert "calibrated on 512 tokens of text.txt for imatrix: matrices 14 by imatrix" in capsys.readouterr().out
     assert main([*command, "--force", "--method", "magic"]) == 1
     assert "method 'magic' is none of" in capsys.readouterr().err
+
+
+def test_gptq_predicts_better_on_other_text(shared: Path, tmp_path: Path):
+    stories = (shared / "texts" / "tinystories-sample.txt").read_text(encoding="utf-8")
+    (tmp_path / "first.txt").write_text(stories[:60_000], encoding="utf-8")
+    files = {"base": convert(DEMO, tmp_path / "base.gguf", "f32", verify="none").path}
+    for method in ("imatrix", "gptq"):
+        options = {"calibrate": tmp_path / "first.txt", "method": method, "calibration_tokens": 8192, "verify": "none"}
+        files[method] = convert(DEMO, tmp_path / f"{method}.gguf", "q4_0", **options).path
+    files["rtn"] = convert(DEMO, tmp_path / "rtn.gguf", "q4_0", verify="none").path
+    models = {name: ggpy.load(path) for name, path in files.items()}
+    ids = models["base"].tokenize(stories[-8000:], bos=True)[:400]
+    expected = log_softmax(models["base"].logits(ids))
+    kl = {name: float(kl_divergence(expected, log_softmax(model.logits(ids))).mean()) for name, model in models.items()}
+    assert kl["gptq"] < 0.6 * kl["rtn"]
+    assert kl["gptq"] < 0.65 * kl["imatrix"]

@@ -81,11 +81,13 @@ def test_inputs_that_cannot_be_counted_are_refused():
 def test_products_are_products_on_any_number_of_threads(tokens: int):
     rng = np.random.default_rng(3)
     x, weights = rng.standard_normal((tokens, 48), np.float32), rng.standard_normal((20, 48), np.float32)
-    bias = rng.standard_normal(20, np.float32)
+    other = rng.standard_normal((7, 48), np.float32)
     with Products(1) as one, Products(2) as two:
-        found = one.linear(x, weights, bias)
-        assert found.tobytes() == two.linear(x, weights, bias).tobytes()
-    np.testing.assert_allclose(found, x @ weights.T + bias, rtol=1e-4, atol=1e-4)
+        found, more = one.linear(x, weights, other)
+        assert found.tobytes() == two.linear(x, weights)[0].tobytes()
+        assert found.tobytes() == one.small(x, weights).tobytes() or tokens > 512
+    np.testing.assert_allclose(found, x @ weights.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(more, x @ other.T, rtol=1e-4, atol=1e-4)
 
 
 def test_cross_sums_are_not_symmetric():
