@@ -193,8 +193,8 @@ class Model:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _start(self) -> list[int]:
-        """What stands for an empty prompt."""
+    def start(self) -> list[int]:
+        """The token that stands for an empty prompt: BOS, or where the model has none EOS. GGPyError if it has neither."""
         start = self.tokenizer.bos if self.tokenizer.bos is not None else self.tokenizer.eos
         if start is None:
             raise GGPyError("the prompt is empty, and the model has no token to begin with")
@@ -208,7 +208,7 @@ class Model:
             raise ContextError(
                 f"the prompt has {len(ids)} tokens and leaves no room in the context of {self.context}; load with a larger context"
             )
-        ids = ids or self._start()
+        ids = ids or self.start()
         return Answer(self.tokenizer, ids, sampler, StopTexts(stop), self.context - len(ids), max_tokens)
 
     def _answer_of(

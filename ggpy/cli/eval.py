@@ -1,4 +1,4 @@
-"""`ggpy-eval`: how good a model is on a text, and how far it is from its base."""
+"""`ggpy-eval`: how good a model is on a text, how far it is from its base, how well it does a task."""
 
 from __future__ import annotations
 
@@ -10,48 +10,81 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggpy.cli.common import command_parser, non_negative_int, positive_int, run_command, whole_number
-from ggpy.errors import printable
+from ggpy.errors import GGPyError, printable
 
 if TYPE_CHECKING:
     from ggpy.evaluate import Difference, Evaluation
 
 CONVENTIONS = ("llama.cpp", "huggingface")  # as in ggpy.evaluate, which would cost --help its imports
+KINDS = ("choice", "classification", "answers")
+DEFAULT_CONTEXT = 512
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `ggpy-eval`."""
-    parser = command_parser("ggpy-eval", "Measure the perplexity of MODEL on a text; with --base, KL divergence and top-1 agreement too.")
+    parser = command_parser(
+        "ggpy-eval",
+        "Measure the perplexity of MODEL on a text; with --base, KL divergence and top-1 agreement too. Or have it do a task from a file.",
+    )
     parser.add_argument("model", metavar="MODEL", help="what ggpy-run takes: a GGUF file, a checkpoint directory, a Hub repository")
-    parser.add_argument("--text", metavar="FILE", type=Path, required=True, help="the text, UTF-8")
-    parser.add_argument(
+    parser.add_argument("--ctx", metavar="N", type=whole_number(3), help="tokens per chunk (default 512); of a task, the context")
+    parser.add_argument("--worst", metavar="N", type=non_negative_int, default=5, help="list N of what went worst (default 5)")
+    parser.add_argument("--no-cache", action="store_true", help="neither use nor keep what earlier runs left")
+    parser.add_argument("--threads", metavar="N", type=positive_int, help="threads (default: what this process may use)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    of_text = parser.add_argument_group("on a text")
+    of_text.add_argument("--text", metavar="FILE", type=Path, help="the text, UTF-8")
+    of_text.add_argument(
         "--base",
         metavar="MODEL",
         help="the model to compare with, such as the F16 file MODEL was quantized from, or its checkpoint directory (evaluated as "
         "the floating-point type it is in); or a file that llama-perplexity wrote with --kl-divergence-base",
     )
-    parser.add_argument(
+    of_text.add_argument(
         "--convention",
         choices=CONVENTIONS,
         default=CONVENTIONS[0],
         help="llama.cpp: chunks side by side, the second half of each scored; huggingface: a window that moves by --stride, "
         "every token scored once (default llama.cpp)",
     )
-    parser.add_argument("--ctx", metavar="N", type=whole_number(3), default=512, help="tokens per chunk or window (default 512)")
-    parser.add_argument(
-        "--stride", metavar="N", type=positive_int, help="tokens a window moves by; N of --ctx: side by side (default: half)"
+    of_text.add_argument(
+        "--stride", metavar="N", type=positive_int, help="tokens a window moves by; as --ctx: side by side (default: half)"
     )
-    parser.add_argument("--chunks", metavar="N", type=positive_int, help="how many chunks at the most (default: the whole text)")
-    parser.add_argument("--worst", metavar="N", type=non_negative_int, default=5, help="list N positions that differ most (default 5)")
-    parser.add_argument(
+    of_text.add_argument("--chunks", metavar="N", type=positive_int, help="how many chunks at the most (default: the whole text)")
+    of_text.add_argument(
         "--base-cache",
         metavar="DIR",
         type=Path,
         help="keep the base's log-probabilities there, without a limit (default: in the user's cache directory, 8 GB at the most)",
     )
-    parser.add_argument("--no-cache", action="store_true", help="neither use nor keep what earlier runs left")
-    parser.add_argument("--threads", metavar="N", type=positive_int, help="threads (default: what this process may use)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    of_task = parser.add_argument_group("on a task")
+    of_task.add_argument("--task", metavar="FILE", type=Path, help="examples, one JSON object a line: docs/evaluate.md has the fields")
+    of_task.add_argument("--kind", choices=KINDS, help="what kind of task (default: what the first line looks like)")
+    of_task.add_argument("--labels", metavar="A,B,…", type=_labels, help="of a classification (default: those in FILE)")
+    of_task.add_argument("--prefix", metavar="FILE", type=Path, help="a text before every prompt, such as examples with their answers")
+    of_task.add_argument("--limit", metavar="N", type=positive_int, help="the first N examples (default: all)")
+    of_task.add_argument("--max-tokens", metavar="N", type=positive_int, default=32, help="of an answer (default 32)")
+    of_task.add_argument("--chat", action="store_true", help="ask for answers in the model's chat format")
     return parser
+
+
+def _labels(text: str) -> tuple[str, ...]:
+    labels = tuple(text.split(","))
+    if not all(labels) or len(set(labels)) < 2:
+        raise argparse.ArgumentTypeError(f"'{printable(text, 40)}' is not at least two labels separated by commas")
+    return tuple(dict.fromkeys(labels))
+
+
+def evaluate_model(args: argparse.Namespace) -> None:
+    """Run what `args` asks for."""
+    from ggpy.cli.eval_task import evaluate_task
+
+    if (args.text is None) == (args.task is None):
+        raise GGPyError("give either --text or --task: what is MODEL to be measured on?")
+    if args.text is not None:
+        evaluate_file(args)
+    else:
+        evaluate_task(args)
 
 
 def evaluate_file(args: argparse.Namespace) -> None:
@@ -74,12 +107,13 @@ def evaluate_file(args: argparse.Namespace) -> None:
     def show_kernel(kernel: tuple[str, str], done: int, total: int) -> None:
         status.show(f"compiling {kernel[0]}")
 
-    with ggpy.load(path, threads=args.threads, context=args.ctx, on_compile=show_kernel) as model:
+    context = args.ctx or DEFAULT_CONTEXT
+    with ggpy.load(path, threads=args.threads, context=context, on_compile=show_kernel) as model:
         found = evaluate(
             model,
             text,
             base=base,
-            context=args.ctx,
+            context=context,
             chunks=args.chunks,
             convention=args.convention,
             stride=args.stride,
@@ -140,4 +174,4 @@ def _quoted(text: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    return run_command(evaluate_file, build_parser().parse_args(argv))
+    return run_command(evaluate_model, build_parser().parse_args(argv))

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ggpy.cli.eval import CONVENTIONS, main
+from ggpy.cli.eval import CONVENTIONS, KINDS, main
 from ggpy.cli.model_file import DEMO
-from ggpy.evaluate import store, windows
+from ggpy.evaluate import store, tasks, windows
 from ggpy.gguf import open_gguf
 
 GENESIS = "In the beginning God created the heaven and the earth. And the earth was without form, and void. " * 4
@@ -103,6 +103,25 @@ def test_a_base_given_as_a_checkpoint_is_not_quantized(demo_gguf: Path, text: Pa
         assert {tensor.format.name for tensor in file.tensors.values()} <= {"F32", "F16", "BF16"}
 
 
+def test_a_task_is_done(demo_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    task = tmp_path / "task.jsonl"
+    lines = [{"prompt": "In the beginning God created the", "choices": ["zzz", "heaven"], "answer": i} for i in (0, 1, 1)]
+    task.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert main([str(demo_gguf), "--task", str(task), "--json", "--limit", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["examples"], found["accuracy"], found["normalised"]) == ("choice", 2, 0.5, 0.5)
+    assert len(found["accuracy_interval"]) == len(found["outcomes"]) == 2 and found["known_examples"] == 0
+    assert main([str(demo_gguf), "--task", str(task)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("accuracy         66.67%") and "3 of them answered in an earlier run" in shown
+    assert "line 1: 'heaven', expected 'zzz'" in shown
+    assert KINDS == tasks.KINDS
+    task.write_text('{"prompt": "x", "choices": ["a"], "answer": 0}', encoding="utf-8")
+    assert main([str(demo_gguf), "--task", str(task)]) == 1
+    error = capsys.readouterr().err
+    assert "task.jsonl:1: choices is ['a'], expected 2 to" in error and error.count("\n") == 1
+
+
 def test_mistakes_are_one_line(demo_gguf: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main([str(demo_gguf), "--text", str(tmp_path / "absent.txt")]) == 1
     assert "absent.txt" in capsys.readouterr().err
@@ -110,6 +129,9 @@ def test_mistakes_are_one_line(demo_gguf: Path, text: Path, tmp_path: Path, caps
     assert main([str(demo_gguf), "--text", str(text)]) == 1
     error = capsys.readouterr().err
     assert error.startswith("ggpy-eval: error: the text has") and error.count("\n") == 1
+    for options in ([], ["--text", str(text), "--task", str(text)]):
+        assert main([str(demo_gguf), *options]) == 1
+        assert "either --text or --task" in capsys.readouterr().err
     with pytest.raises(SystemExit) as usage:
         main([str(demo_gguf), "--text", str(text), "--ctx", "2"])
     assert usage.value.code == 2
