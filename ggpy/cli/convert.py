@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ggpy.cli.common import command_parser, positive_int, run_command
+from ggpy.cli.pick import add_targets, pick_types, target_of
 from ggpy.cli.progress import shown_progress
 from ggpy.errors import GGPyError, printable
 
 if TYPE_CHECKING:
     from ggpy.converter import Report
+    from ggpy.picker.choice import Pick
 
 VERIFY = ("full", "bytes", "none")  # as ggpy.converter.options has them, which is not imported for --help
 
@@ -47,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--base", metavar="DIR", help="where SRC is an adapter's directory: its base checkpoint; the adapter becomes a GGUF file of its own"
     )
     _add_tensor_options(parser.add_argument_group("types of single tensors"))
+    add_targets(parser.add_argument_group("types found by measuring, in place of --type (see docs/picker.md)"))
     before = parser.add_argument_group("before anything is converted")
     before.add_argument(
         "--explain",
@@ -157,6 +160,7 @@ def _convert(args: argparse.Namespace) -> None:
     if args.base:
         raise GGPyError(f"--base {printable(args.base)}: is for adapters, which {printable(args.src)} is none of; merge one with --lora")
     lora = [(find_source(name), weight) for name, weight in map(_weighted, args.lora)]
+    picked = _pick(source, args, lora)
     if args.plan:
         return _plan(source, args, lora)
     with shown_progress() as (on_progress, say):
@@ -188,12 +192,52 @@ def _convert(args: argparse.Namespace) -> None:
     if args.card or args.push:
         _write_card(args, report, source)
     if args.json:
-        json.dump(report.to_json(), sys.stdout, indent=2, allow_nan=False)
+        found = report.to_json() | ({"pick": picked.to_json()} if picked else {})
+        json.dump(found, sys.stdout, indent=2, allow_nan=False)
         print()
         return
     if args.error:
         print(report.error_table(), end="\n\n")
     print(report)
+
+
+def _pick(source: Path, args: argparse.Namespace, lora: list[tuple[Path, float]]) -> Pick | None:
+    """Where a target is given: find the types that keep it, show them, and put them into `args`."""
+    target = target_of(args)
+    if target is None:
+        if args.front or args.pick_text:
+            raise GGPyError("--front and --pick-text are for targets: give --target-size, --target-bpw, --min-tps or --max-kl")
+        return None
+    _refuse_types(args)
+    from ggpy.converter.lora_merge import Weighted
+    from ggpy.converter.options import Options
+
+    with shown_progress() as (on_progress, _):
+        options = Options(
+            imatrix=Path(args.imatrix) if args.imatrix else None,
+            overrides=tuple(args.tensor_type),
+            threads=args.threads,
+            lora=tuple(Weighted(*pair) for pair in lora),
+            on_progress=on_progress,
+        )
+        picked = pick_types(source, target, options, args)
+    print(picked, end="\n\n", file=sys.stderr if args.json else sys.stdout, flush=True)
+    args.type = picked.recipe
+    args.tensor_type = [*args.tensor_type, *picked.overrides]
+    args.output = args.output or f"{picked.source}-{picked.chosen.bits_per_weight:.2f}bpw.gguf"
+    return picked
+
+
+def _refuse_types(args: argparse.Namespace) -> None:
+    given = {
+        "--type": args.type,
+        "--output-tensor-type": args.output_tensor_type,
+        "--token-embedding-type": args.token_embedding_type,
+        "--leave-output-tensor": args.leave_output_tensor,
+        "--pure": args.pure,
+    }
+    if names := [name for name, value in given.items() if value]:
+        raise GGPyError(f"{names[0]} says what a target is to find; --tensor-type keeps single tensors out of that")
 
 
 def _plan(source: Path, args: argparse.Namespace, lora: list[tuple[Path, float]]) -> None:

@@ -12,6 +12,7 @@ from ggpy.cli.common import USAGE, command_parser
 VERBS = {
     "convert": "turn a Hugging Face checkpoint or a GGUF file into a GGUF file of another type",
     "calibrate": "count what a model's weights are multiplied by over a text, for quantizing",
+    "pick": "find the type of every tensor that keeps a size, a speed or a quality",
     "export": "write a GGUF file as a Hugging Face directory",
     "run": "chat with a model, or let it continue a prompt",
     "verify": "check that a converted file is still what its certificate says",

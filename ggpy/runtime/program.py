@@ -90,7 +90,7 @@ class Program:
         `run_segments` does."""
         return self.run_segments([Segment(0, tokens, position)], range(len(tokens) - n_outputs, len(tokens)), out)
 
-    def run_segments(self, segments: Sequence[Segment], rows: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+    def run_segments(self, segments: Sequence[Segment], rows: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Process the tokens of all segments (1 … batch in all, each slot at most once) together; logits of those that `rows` names,
         counted through all segments: float32 (len(rows), n_vocab).
 
@@ -111,6 +111,27 @@ class Program:
             if out.base is not self._logits.base:
                 out[first : first + len(part)] = self._logits[: len(part)]
         return out
+
+    def run_again(self, first: int, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The last run once more from call `first` on: only with fuse=False, which keeps the values of the calls before it. rows: at most
+        `outputs`, as of `run_segments`; the logits are a view that the next run overwrites."""
+        assert len(rows) <= self.outputs
+        self._output_rows[: len(rows)] = rows
+        self._step[_OUTPUT_COUNT] = len(rows)
+        self.pool.walk(self._tape[first:])
+        return self._logits[: len(rows)]
+
+    def first_call(self, data: np.ndarray) -> int | None:
+        """The number of the first call to repeat when weights that lie in `data` change; None where no call reads any."""
+        group = 0
+        for i, call in enumerate(self.calls):
+            if call.kernel == ("experts", "group"):  # what a mixture's calls share is made here, again for every layer
+                group = i
+            inner = [step.word for word in call.words if isinstance(word, Inner) for step in word.steps]
+            for words, place in ((call.words, i), (inner, group)):
+                if any(isinstance(word, Weight) and np.may_share_memory(word.data, data) for word in words):
+                    return place
+        return None
 
     def _enter(self, segments: Sequence[Segment]) -> int:
         """Put the segments where kernels read them; the number of tokens."""
