@@ -114,6 +114,16 @@ def guarded(action: Callable[[], T], where: str) -> T:
         raise CheckpointError(str(error)) from None
 
 
+def parts_of(section: HFConfig) -> Iterator[dict[str, Any]]:
+    """A component of a tokenizer.json and, where it is a sequence, its parts; other nesting does not occur."""
+    yield dict(section)
+    for key in ("pretokenizers", "normalizers", "decoders", "processors"):
+        parts = section.get(key, [])
+        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
+            raise section.refuse(key, "a list of objects")
+        yield from parts
+
+
 def _read(path: Path, max_bytes: int) -> bytes | None:
     if not path.exists():
         return None

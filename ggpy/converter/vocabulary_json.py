@@ -1,4 +1,4 @@
-"""tokenizer.json: byte-level BPE, and SentencePiece BPE that was rewritten as merges."""
+"""tokenizer.json: byte-level BPE, and SentencePiece BPE that was rewritten as merges; unigram is read by a neighbour."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from json import dumps
 from typing import TYPE_CHECKING, Any
 
 from ggpy.arch.hf_config import HFConfig
-from ggpy.converter.vocabulary_files import MAX_TOKEN_ID, guarded
+from ggpy.converter.vocabulary_files import MAX_TOKEN_ID, guarded, parts_of
 from ggpy.converter.vocabulary_pieces import Pieces
 from ggpy.converter.vocabulary_pre import Choice, choose_pre
+from ggpy.converter.vocabulary_unigram import read_unigram
 from ggpy.errors import CheckpointError, printable
 from ggpy.tokenizer import TokenType
 from ggpy.tokenizer.program import IGNORE_MERGES_KEY, MAX_PROGRAM, NORMALIZER_KEY, PRE_TOKENIZER_KEY
@@ -30,14 +31,17 @@ def read_tokenizer_json(json: HFConfig, engine: Engine, clean_spaces: bool, warn
     """
     model = json.section("model")
     kind = model.string("type", "BPE")
+    if kind == "Unigram":
+        return read_unigram(json, engine, warnings)
     if kind != "BPE":
-        raise CheckpointError(f"{json.where}: the model is {printable(kind, 40)}; supported is BPE, byte-level or with byte fallback")
+        what = "supported are Unigram, and BPE, byte-level or with byte fallback"
+        raise CheckpointError(f"{json.where}: the model is {printable(kind, 40)}; {what}")
     for key in _UNSUPPORTED_BPE:
         if model.get(key):
             raise model.refuse(key, "none, as GGUF cannot say it")
     texts = _texts(model)
     merges = list(_merges(model))
-    types = {part.get("type") for key in ("pre_tokenizer", "decoder") for part in _parts(json.section(key))}
+    types = {part.get("type") for key in ("pre_tokenizer", "decoder") for part in parts_of(json.section(key))}
     if "ByteLevel" in types:
         pieces = Pieces("gpt2", "", texts, [TokenType.NORMAL] * len(texts), json.where, merges=[" ".join(pair) for pair in merges])
         ignore_merges = model.boolean("ignore_merges", False)
@@ -52,7 +56,7 @@ def read_tokenizer_json(json: HFConfig, engine: Engine, clean_spaces: bool, warn
 
 def uses_metaspace(json: HFConfig) -> bool:
     """Whether spaces are marked by Metaspace, which puts no mark before a text that starts with a space (sentencepiece does)."""
-    return any(part.get("type") == "Metaspace" for part in _parts(json.section("pre_tokenizer")))
+    return any(part.get("type") == "Metaspace" for part in parts_of(json.section("pre_tokenizer")))
 
 
 def _sentencepiece(json: HFConfig, model: HFConfig, texts: list[str], merges: list[tuple[str, str]], engine: Engine) -> Pieces:
@@ -112,12 +116,12 @@ def _program(json: HFConfig, choice: Choice, ignore_merges: bool, warnings: list
     """The keys that only ggpy reads, for what `tokenizer.ggml.pre` cannot say; see ggpy.tokenizer.program."""
     keys: dict[str, Any] = {} if choice.merges else {IGNORE_MERGES_KEY: ignore_merges}
     cutter, normalizer = json.section("pre_tokenizer"), json.section("normalizer")
-    prefixed = any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in _parts(cutter))
+    prefixed = any(part.get("type") == "ByteLevel" and part.get("add_prefix_space") for part in parts_of(cutter))
     if prefixed:
         warnings.append(f"{json.where}: a space is put before the text, which ggpy reads from the file and llama.cpp cannot")
-    if any(part.get("type") == "ByteLevel" for part in _parts(cutter)) and (prefixed or not choice.cuts):
+    if any(part.get("type") == "ByteLevel" for part in parts_of(cutter)) and (prefixed or not choice.cuts):
         keys[PRE_TOKENIZER_KEY] = dumps(dict(cutter), ensure_ascii=False)
-    normalizers = sorted({str(part["type"]) for part in _parts(normalizer) if part.get("type", "Sequence") != "Sequence"})
+    normalizers = sorted({str(part["type"]) for part in parts_of(normalizer) if part.get("type", "Sequence") != "Sequence"})
     if normalizers:
         names = printable(", ".join(normalizers), 80)
         warnings.append(f"{json.where}: text is normalized ({names}), which ggpy reads from the file; llama.cpp reads text as it is")
@@ -128,13 +132,3 @@ def _program(json: HFConfig, choice: Choice, ignore_merges: bool, warnings: list
                 f"{json.where}: {len(keys.pop(key))} characters, more than the {MAX_PROGRAM} that are allowed for {key}: left out"
             )
     return keys
-
-
-def _parts(section: HFConfig) -> Iterator[dict[str, Any]]:
-    """A component and, where it is a sequence, its parts; other nesting does not occur."""
-    yield dict(section)
-    for key in ("pretokenizers", "normalizers", "decoders", "processors"):
-        parts = section.get(key, [])
-        if not isinstance(parts, list) or not all(isinstance(part, dict) for part in parts):
-            raise section.refuse(key, "a list of objects")
-        yield from parts

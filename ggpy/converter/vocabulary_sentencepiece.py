@@ -12,6 +12,7 @@ import numpy as np
 from ggpy.converter.vocabulary_pieces import Pieces, spaced
 from ggpy.errors import CheckpointError, printable
 from ggpy.tokenizer import TokenType
+from ggpy.tokenizer.program import CHARSMAP_KEY, MERGE_SPACES_KEY
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
@@ -51,9 +52,8 @@ def read_sentencepiece(data: bytes, where: str, warnings: list[str]) -> Pieces:
     pieces.add_space_prefix = bool(normalizer.get(3, 1))
     if pieces.model == "t5":
         pieces.further = _unigram_keys(pieces, trainer, normalizer, warnings)
-    elif normalizer.get(2):
-        name = printable(bytes(normalizer.get(1, b"")).decode("utf-8", "replace"), 40)  # type: ignore[arg-type]
-        warnings.append(f"{where}: it normalizes text ('{name}'), which GGUF cannot say: unusual characters will be read as they are")
+    else:
+        pieces.further = _bpe_keys(normalizer, where, warnings)
     if normalizer.get(4, 1) and not normalizer.get(5, 1):
         warnings.append(f"{where}: it does not escape white space, which GGUF cannot say")
     return pieces
@@ -69,14 +69,28 @@ def _unigram_keys(
         warnings.append(f"{pieces.where}: it puts the mark of a space behind words, which GGUF cannot say")
     if trainer.get(35):
         warnings.append(f"{pieces.where}: it spells unknown text in bytes, which ggpy does; llama.cpp reads the unknown token instead")
-    charsmap = normalizer.get(2, b"")
     keys: dict[str, Any] = {
         "tokenizer.ggml.unknown_token_id": pieces.types.index(TokenType.UNKNOWN),
         "tokenizer.ggml.remove_extra_whitespaces": bool(normalizer.get(4, 1)),
     }
-    if isinstance(charsmap, bytes) and charsmap:
-        keys["tokenizer.ggml.precompiled_charsmap"] = np.frombuffer(charsmap, np.uint8)
+    return keys | _charsmap(normalizer, "tokenizer.ggml.precompiled_charsmap")
+
+
+def _bpe_keys(normalizer: dict[int, int | bytes], where: str, warnings: list[str]) -> dict[str, Any]:
+    """How text is normalized, which GGUF says of unigram models alone: keys of our own."""
+    keys = _charsmap(normalizer, CHARSMAP_KEY)
+    if keys:
+        name = printable(bytes(normalizer.get(1, b"")).decode("utf-8", "replace"), 40)  # type: ignore[arg-type]
+        warnings.append(f"{where}: it normalizes text ('{name}'), which ggpy reads from the file; llama.cpp reads text as it is")
+    if normalizer.get(4, 1):
+        warnings.append(f"{where}: it takes several spaces for one, which ggpy reads from the file; llama.cpp reads text as it is")
+        keys[MERGE_SPACES_KEY] = True
     return keys
+
+
+def _charsmap(normalizer: dict[int, int | bytes], key: str) -> dict[str, Any]:
+    charsmap = normalizer.get(2, b"")
+    return {key: np.frombuffer(charsmap, np.uint8)} if isinstance(charsmap, bytes) and charsmap else {}
 
 
 def _add_piece(pieces: Pieces, message: dict[int, int | bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Sentencepiece's normalization (`tokenizer.ggml.precompiled_charsmap`): the longest listed text at each place becomes another.
+"""Sentencepiece's normalization (a `precompiled_charsmap`): the longest listed text at each place becomes another.
 
 The map is one little-endian uint32, the size in bytes of a trie; the trie, a double array of uint32 after S. Kanda, "Space- and
 Time-Efficient String Dictionaries" (2018); and the replacements, each closed by a zero byte. Read here with every index checked, where
@@ -12,6 +12,7 @@ import itertools
 import numpy as np
 
 from ggpy.errors import TokenizerError
+from ggpy.gguf import Metadata, ValueType
 
 MAX_KEY = 64  # bytes; the keys of NFKC have up to 18
 MAX_PAIRS = 2**16  # remembered
@@ -21,14 +22,12 @@ _ROOT = 0
 class CharsMap:
     """Replaces text by a precompiled map. Which characters and pairs of neighbours matter is worked out once for each that occurs."""
 
-    def __init__(self, data: bytes, where: str):
+    def __init__(self, data: bytes, where: str, key: str = "tokenizer.ggml.precompiled_charsmap"):
         """Raises TokenizerError for a map whose parts do not fit into it."""
         size = int.from_bytes(data[:4], "little")
         if len(data) < 4 or size % 4 or not 4 <= size < len(data) - 4:
-            raise TokenizerError(
-                f"{where}: tokenizer.ggml.precompiled_charsmap has {len(data)} bytes, of which a trie of {size} is no part"
-            )
-        self._where = where
+            raise TokenizerError(f"{where}: {key} has {len(data)} bytes, of which a trie of {size} is no part")
+        self._where = f"{where}: {key}"
         self._units = np.frombuffer(data, "<u4", size // 4, offset=4).tolist()
         self._texts = data[4 + size :]
         self._single: dict[int, str] = {}
@@ -93,7 +92,7 @@ class CharsMap:
 
     def _unit(self, index: int) -> int:
         if index >= len(self._units):
-            raise TokenizerError(f"{self._where}: tokenizer.ggml.precompiled_charsmap points to {index} of {len(self._units)} entries")
+            raise TokenizerError(f"{self._where} points to {index} of {len(self._units)} entries")
         return self._units[index]
 
     @staticmethod
@@ -103,5 +102,15 @@ class CharsMap:
     def _text_at(self, start: int) -> str:
         stop = self._texts.find(b"\0", start)
         if stop < 0:
-            raise TokenizerError(f"{self._where}: tokenizer.ggml.precompiled_charsmap points to text {start} of {len(self._texts)} bytes")
+            raise TokenizerError(f"{self._where} points to text {start} of {len(self._texts)} bytes")
         return self._texts[start:stop].decode("utf-8", "replace")
+
+
+def read_charsmap(metadata: Metadata, key: str, where: str) -> CharsMap | None:
+    """The map at `key`; None where there is none. Raises GGUFError for a value of another type, TokenizerError for a damaged map."""
+    values = metadata.integers(key, None)
+    if values is None or not len(values):
+        return None
+    if metadata.element_type(key) not in (ValueType.UINT8, ValueType.INT8):
+        metadata.refuse(key, "an array of uint8")
+    return CharsMap((values & 0xFF).astype(np.uint8).tobytes(), where, key)

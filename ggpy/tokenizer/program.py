@@ -1,8 +1,10 @@
-"""A pre-tokenizer that no name of `tokenizer.ggml.pre` stands for, kept in the file as `tokenizers` writes it.
+"""What keys of our own say of a tokenizer: among them a pre-tokenizer that no name of `tokenizer.ggml.pre` stands for, kept in the file as
+`tokenizers` writes it.
 
 Keys of GGUF files that only ggpy reads: `ggpy.tokenizer.pre_tokenizer` and `ggpy.tokenizer.normalizer` hold those sections of
 tokenizer.json, `ggpy.tokenizer.ignore_merges` says whether a word that is a token is taken whole. Each is there only where
-`tokenizer.ggml.pre` does not say the same.
+`tokenizer.ggml.pre` does not say the same. `ggpy.tokenizer.precompiled_charsmap` and `ggpy.tokenizer.remove_extra_whitespaces` say of
+SentencePiece BPE what keys of `tokenizer.ggml` say of unigram alone.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ T = TypeVar("T")
 PRE_TOKENIZER_KEY = "ggpy.tokenizer.pre_tokenizer"
 NORMALIZER_KEY = "ggpy.tokenizer.normalizer"
 IGNORE_MERGES_KEY = "ggpy.tokenizer.ignore_merges"
-PROGRAM_KEYS = (PRE_TOKENIZER_KEY, NORMALIZER_KEY, IGNORE_MERGES_KEY)
+CHARSMAP_KEY = "ggpy.tokenizer.precompiled_charsmap"
+MERGE_SPACES_KEY = "ggpy.tokenizer.remove_extra_whitespaces"
+PROGRAM_KEYS = (PRE_TOKENIZER_KEY, NORMALIZER_KEY, IGNORE_MERGES_KEY, CHARSMAP_KEY, MERGE_SPACES_KEY)
 MAX_PROGRAM = 2**16  # characters; the longest published ones, which list scripts by their ranges, have 3,000
 
 

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ggpy.errors import TokenizerError, printable
+from ggpy.gguf import Metadata
 from ggpy.gguf.strings import Strings
 from ggpy.log import Log
+from ggpy.tokenizer.charsmap import read_charsmap
+from ggpy.tokenizer.program import CHARSMAP_KEY, MERGE_SPACES_KEY
 from ggpy.tokenizer.token_table import TokenTable, TokenType
 
 log = Log(__name__)
@@ -25,13 +28,18 @@ _AT_ONCE = 4096  # pieces written together
 class SentencePieceBPE:
     """Encodes text without special tokens; see `Model` in ggpy.tokenizer.tokenizer."""
 
-    def __init__(self, table: TokenTable):
-        """Raises TokenizerError for a vocabulary without scores, and for one that sentencepiece refuses."""
+    def __init__(self, table: TokenTable, metadata: Metadata, add_space_prefix: bool):
+        """add_space_prefix: the texts to encode begin with a space that was put there.
+
+        Raises TokenizerError for a vocabulary without scores, for one that sentencepiece refuses, and for a damaged character map.
+        """
         from sentencepiece import SentencePieceProcessor
 
         if table.scores is None:
             raise TokenizerError(f"{table.where}: tokenizer.ggml.scores is missing; tokenizer.ggml.model 'llama' needs them to merge by")
-        self._n_vocab = len(table.tokens)
+        self._n_vocab, self._prefixed = len(table.tokens), add_space_prefix
+        self._charsmap = read_charsmap(metadata, CHARSMAP_KEY, table.where)
+        self._merge_spaces = metadata.boolean(MERGE_SPACES_KEY, False)
         self._processor = SentencePieceProcessor()
         try:
             self._processor.LoadFromSerializedProto(model_proto(table))
@@ -42,8 +50,16 @@ class SentencePieceBPE:
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> list[int]:
-        ids = self._processor.EncodeAsIds(text)
+        ids = self._processor.EncodeAsIds(self._normalized(text))
         return ids if self._n_vocab not in ids else [i for i in ids if i < self._n_vocab]  # n_vocab: the stand-in for unknown text
+
+    def _normalized(self, text: str) -> str:
+        lead, text = (text[:1], text[1:]) if self._prefixed else ("", text)
+        text = text if self._charsmap is None else self._charsmap(text)
+        if self._merge_spaces:
+            text = " ".join(word for word in text.split(" ") if word)
+            return lead + text if text else ""
+        return lead + text
 
     @staticmethod
     def token_bytes(text: str) -> bytes:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ggpy.errors import TokenizerError
-from ggpy.gguf import Metadata, ValueType
-from ggpy.tokenizer.charsmap import CharsMap
+from ggpy.gguf import Metadata
+from ggpy.tokenizer.charsmap import read_charsmap
 from ggpy.tokenizer.program import guarded
 from ggpy.tokenizer.sentencepiece_bpe import SPACE
 from ggpy.tokenizer.token_table import TokenTable, TokenType
@@ -31,7 +31,7 @@ class SentencePieceUnigram:
         self._unknown, self._prefix = unknown, add_space_prefix
         self._merge_spaces = metadata.boolean("tokenizer.ggml.remove_extra_whitespaces", False)
         self._bytes = _byte_ids(table)
-        self._charsmap = _charsmap(metadata, table.where)
+        self._charsmap = read_charsmap(metadata, "tokenizer.ggml.precompiled_charsmap", table.where)
         self._where = table.where
         pieces = _pieces(table, unknown)
         self._model = guarded(lambda: models.Unigram(pieces, unknown, False), table.where)
@@ -80,13 +80,3 @@ def _byte_ids(table: TokenTable) -> list[int] | None:
     """The id of each byte; None where some have no token."""
     ids = {int(table.tokens[i][3:5], 16): i for i in table.of_type(TokenType.BYTE)}
     return [ids[byte] for byte in range(256)] if len(ids) == 256 else None
-
-
-def _charsmap(metadata: Metadata, where: str) -> CharsMap | None:
-    key = "tokenizer.ggml.precompiled_charsmap"
-    values = metadata.integers(key, None)
-    if values is None or not len(values):
-        return None
-    if metadata.element_type(key) not in (ValueType.UINT8, ValueType.INT8):
-        metadata.refuse(key, "an array of uint8")
-    return CharsMap((values & 0xFF).astype(np.uint8).tobytes(), where)

@@ -162,7 +162,8 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
 
 def _load_sentencepiece(table: TokenTable, metadata: Metadata) -> Tokenizer:
     table = _with_defaults(table, _SENTENCEPIECE_DEFAULTS)
-    return Tokenizer(table, SentencePieceBPE(table), metadata, add_bos=True, add_space_prefix=True)
+    model = SentencePieceBPE(table, metadata, metadata.boolean("tokenizer.ggml.add_space_prefix", True))
+    return Tokenizer(table, model, metadata, add_bos=True, add_space_prefix=True)
 
 
 def _load_unigram(table: TokenTable, metadata: Metadata) -> Tokenizer:

@@ -242,9 +242,23 @@ def test_what_gguf_cannot_say_is_told(tmp_path: Path) -> None:
     proof = prove_tokenizer(vocabulary.metadata, tmp_path)
     assert proof.n_different == 0
     assert proof.n_texts > proof.n_elsewhere > 300  # all that do not begin with white space
-    model = sentencepiece_model(normalization_rule_name="nmt_nfkc")
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize("merging", [True, False])
+def test_sentencepiece_that_normalizes_is_read_as_it_does(tmp_path: Path, merging: bool, prefix: bool) -> None:
+    options = {"remove_extra_whitespaces": merging, "add_dummy_prefix": prefix}
+    model = sentencepiece_model(normalization_rule_name="nmt_nfkc", **options)
     vocabulary = read_vocabulary(write_tokenizer(tmp_path / "spm", tokenizer_model=model), {})
-    assert any("it normalizes text ('nmt_nfkc')" in warning for warning in vocabulary.warnings)
+    said = "ggpy reads from the file; llama.cpp reads text as it is"
+    assert [f"('nmt_nfkc'), which {said}" in vocabulary.warnings[0], len(vocabulary.warnings)] == [True, 1 + merging]
+    assert all(said in warning for warning in vocabulary.warnings)
+    proof = prove_tokenizer(vocabulary.metadata, tmp_path / "spm")
+    assert (proof.n_different, proof.skipped) == (0, 0) and proof.n_elsewhere > 20
+    plain = sentencepiece_model()
+    assert not any(
+        key.startswith("ggpy.") for key in read_vocabulary(write_tokenizer(tmp_path / "plain", tokenizer_model=plain), {}).metadata
+    )
 
 
 UNKNOWN = {

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from ggpy.tokenizer import TokenType
 
 TEXT = [
     "In the beginning God created the heaven and the earth.",
@@ -54,6 +56,27 @@ def rewritten_as_merges(model: bytes, *, metaspace: bool = False) -> dict[str, A
     else:
         engine.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     engine.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    engine.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return json.loads(engine.to_str())
+
+
+def rewritten_unigram(model: bytes, *, words: bool = False) -> dict[str, Any]:
+    """The tokenizer.json that transformers makes of a unigram tokenizer.model; words: as of T5, which looks at words one by one."""
+    from ggpy.converter.vocabulary_sentencepiece import read_sentencepiece
+
+    read = read_sentencepiece(model, "", [])
+    assert read.scores is not None
+    has_bytes = any(kind is TokenType.BYTE for kind in read.types)
+    pieces = list(zip(read.texts, read.scores, strict=True))
+    engine = Tokenizer(models.Unigram(pieces, read.types.index(TokenType.UNKNOWN), has_bytes))
+    charsmap = read.further.get("tokenizer.ggml.precompiled_charsmap")
+    parts = [] if charsmap is None else [normalizers.Precompiled(charsmap.tobytes())]
+    if read.further["tokenizer.ggml.remove_extra_whitespaces"]:
+        parts += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    engine.normalizer = normalizers.Sequence(parts)
+    marks = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    engine.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), marks]) if words else marks
+    engine.decoder = decoders.Metaspace()
     engine.add_special_tokens(["<unk>", "<s>", "</s>"])
     return json.loads(engine.to_str())
 
