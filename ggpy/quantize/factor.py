@@ -14,10 +14,11 @@ _BLOCK = 128  # columns factored at a time: few enough that LAPACK uses one thre
 
 class Factor(NamedTuple):
     """order: which column comes when. With H = A Aᵀ in that order, A upper triangular: feedback, float32 (n, n), has a_ij / a_jj for i < j
-    in row j, and anything elsewhere; importance, float32 (n,), a_jj²: what an error costs that later columns can still make good."""
+    in row j, and anything elsewhere, or is None for zeros; importance, float32 (n,), a_jj²: what an error costs that later columns can
+    still make good."""
 
     order: NDArray[np.intp]
-    feedback: NDArray[np.float32]
+    feedback: NDArray[np.float32] | None
     importance: NDArray[np.float32]
 
 
@@ -59,6 +60,28 @@ def to_upper_factor(matrix: NDArray[np.float64]) -> None:
         corner = columns[start:]
         corner[...] = np.linalg.cholesky(corner[::-1, ::-1])[::-1, ::-1]
         columns[:start] = columns[:start] @ np.linalg.inv(corner).T
+
+
+def shift(weights: NDArray[np.float32], gram: np.ndarray, cross: np.ndarray, damping: float, shrinkage: float) -> NDArray[np.float32]:
+    """By how much `weights` W, (rows, n), must change that W x comes nearest to W exact: W (C - H) H⁻¹, float32 (rows, n).
+
+    gram: H = Σ x xᵀ; cross: C = Σ exact xᵀ. The inverse is that of the `regularized` H.
+    """
+    mean = float(np.diagonal(gram).mean(dtype=np.float64))
+    if not mean > 0:
+        return np.zeros_like(weights)
+    upper = regularized(gram, damping, shrinkage)
+    to_upper_factor(upper)
+    right = ((cross - gram) / mean).astype(np.float64).T @ weights.T
+    for stop in range(len(upper), 0, -_BLOCK):  # A y = right, from the last to the first
+        start = max(0, stop - _BLOCK)
+        right[start:stop] -= upper[start:stop, stop:] @ right[stop:]
+        right[start:stop] = np.linalg.inv(np.triu(upper[start:stop, start:stop])) @ right[start:stop]
+    for start in range(0, len(upper), _BLOCK):  # Aᵀ x = y, from the first to the last
+        stop = start + _BLOCK
+        right[start:stop] -= upper[:start, start:stop].T @ right[:start]
+        right[start:stop] = np.linalg.inv(np.triu(upper[start:stop, start:stop])).T @ right[start:stop]
+    return right.T.astype(np.float32)
 
 
 def block_order(gram: np.ndarray, block_format: BlockFormat) -> NDArray[np.intp]:

@@ -12,11 +12,13 @@ import pytest
 from ggpy.blocks import BLOCKS, BlockFormat, dequantize
 from ggpy.errors import GGPyError
 from ggpy.quantize import factor, gptq
+from ggpy.quantize.refine import refine
 from ggpy.runtime.encode import encode_rows
 
 ON_A_GRID = [f for f in BLOCKS.values() if f.grid is not None]
 each_format = pytest.mark.parametrize("block_format", ON_A_GRID, ids=lambda f: f.name)
 COLS = 512
+REFINED = ["Q4_1", "Q3_K", "Q4_K", "IQ4_NL"]
 
 
 def inputs(tokens: int = 2048, seed: int = 1) -> np.ndarray:
@@ -50,7 +52,7 @@ def rounded(weights: np.ndarray, gram: np.ndarray, block_format: BlockFormat) ->
 
 @each_format
 def test_errors_cancel_in_the_outputs(weights: np.ndarray, gram: np.ndarray, block_format: BlockFormat):
-    blocks = gptq.quantize(weights, gram, block_format)
+    blocks = gptq.quantize(weights, gram, block_format, sweeps=0)
     assert blocks.shape == (len(weights), block_format.row_bytes(COLS)) and blocks.dtype == np.uint8
     plain = errors(weights, rounded(weights, gram, block_format), gram, block_format)
     found = errors(weights, blocks, gram, block_format)
@@ -61,6 +63,32 @@ def test_errors_cancel_in_the_outputs(weights: np.ndarray, gram: np.ndarray, blo
     unseen = fresh.T @ fresh
     off = errors(weights, rounded(weights, gram, block_format), unseen, block_format)
     assert errors(weights, blocks, unseen, block_format).sum() < 0.7 * off.sum()
+
+
+@pytest.mark.parametrize("name", REFINED)
+def test_choosing_again_makes_it_better(weights: np.ndarray, gram: np.ndarray, name: str):
+    matrix = factor.regularized(gram, 0.01, 0.1)
+    plain = rounded(weights, gram, BLOCKS[name])
+    before = gptq.quantize(weights, gram, BLOCKS[name], sweeps=0)
+    for blocks, gain in ((plain, 0.8), (before, 0.99)):
+        first = errors(weights, blocks, matrix, BLOCKS[name])
+        again = errors(weights, refine(weights, blocks, matrix, BLOCKS[name], sweeps=2), matrix, BLOCKS[name])
+        assert (again <= first * 1.001).all() and again.sum() < gain * first.sum()
+    assert np.array_equal(refine(weights, plain, matrix, BLOCKS[name], sweeps=0), plain)
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q3_K"])
+def test_what_went_wrong_before_is_made_good(weights: np.ndarray, gram: np.ndarray, name: str):
+    exact = inputs().astype(np.float64)
+    x = exact + 0.3 * exact.std() * np.random.default_rng(4).standard_normal(exact.shape) @ (0.05 * np.ones((COLS, COLS)) + np.eye(COLS))
+    aware = gptq.quantize(weights, x.T @ x, BLOCKS[name], cross=exact.T @ x)
+    blind = gptq.quantize(weights, x.T @ x, BLOCKS[name])
+
+    def off(blocks: np.ndarray) -> float:
+        return float(((exact @ weights.T - x @ dequantize(blocks, BLOCKS[name]).T) ** 2).sum())
+
+    assert off(aware) < 0.8 * off(blind)
+    assert np.array_equal(gptq.quantize(weights, gram, BLOCKS[name], cross=gram), gptq.quantize(weights, gram, BLOCKS[name]))
 
 
 @pytest.mark.parametrize("name", ["Q4_1", "Q3_K", "Q4_K"])
@@ -118,7 +146,7 @@ def rounded_safely(weights: np.ndarray, gram: np.ndarray, name: str) -> np.ndarr
     return rounded(weights, gram if gram.any() else np.eye(COLS), BLOCKS[name])
 
 
-@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q3_K", "Q4_K"])
+@pytest.mark.parametrize("name", REFINED)
 def test_strange_weights(gram: np.ndarray, name: str):
     strange = np.zeros((8, COLS), np.float32)
     strange[1], strange[2], strange[3], strange[4, 100] = 0.5, -0.5, 1e-30, 3
@@ -137,13 +165,17 @@ def test_what_is_not_finite_is_refused(weights: np.ndarray, gram: np.ndarray):
         gptq.quantize(wrong, gram, BLOCKS["Q4_K"])
     spoiled = gram.copy()
     spoiled[3, 4] = np.nan
-    with pytest.raises(ValueError, match=r"^the Gram matrix must be finite"):
+    with pytest.raises(ValueError, match=r"^Gram matrix with values that are not finite$"):
         gptq.quantize(weights, spoiled, BLOCKS["Q4_K"])
-    with pytest.raises(ValueError, match=r"^the Gram matrix has the shape \(500, 500\); rows of 512 weights need \(512, 512\)$"):
+    with pytest.raises(ValueError, match=r"^Gram matrix of shape \(500, 500\): rows of 512 weights need \(512, 512\)$"):
         gptq.quantize(weights, gram[:500, :500], BLOCKS["Q4_K"])
+    spoiled[3] = spoiled[:, 3] = 0
+    spoiled[3, 3] = -1
+    with pytest.raises(ValueError, match=r"^the Gram matrix has -1.0 on its diagonal: a sum of squares is not negative$"):
+        gptq.quantize(weights, spoiled, BLOCKS["Q4_K"])
     with pytest.raises(ValueError, match=r"^a row of 500 values is not a whole number of Q4_K blocks of 256$"):
         gptq.quantize(weights[:, :500], gram[:500, :500], BLOCKS["Q4_K"])
-    with pytest.raises(GGPyError, match=r"^GPTQ cannot write IQ2_S blocks"):
+    with pytest.raises(GGPyError, match=r"^no scales to choose for IQ2_S blocks: their values are not levels times a scale$"):
         gptq.quantize(weights, gram, BLOCKS["IQ2_S"])
 
 

@@ -20,13 +20,13 @@ from __future__ import annotations
 import numpy as np
 
 from ggpy.blocks import BLOCKS
-from ggpy.kernels.encode.wide import LANES, VECTOR_BYTES, load_wide, splat_wide, store_wide, wide_constant
-from ggpy.kernels.options import Kernel, inline, kernel, outlined
-from ggpy.kernels.quantize.lane_grid import clamped, inverse_of, lane_grid, to_half
-from ggpy.simd.arithmetic import fma, round_even
-from ggpy.simd.lanes import scratch, where_less
-from ggpy.simd.memory import atomic_add, load_f32, load_i64, store
-from ggpy.simd.vectors import Vector, convert
+from ggpy.kernels.encode.wide import VECTOR_BYTES, load_wide, splat_wide, store_wide, wide_constant
+from ggpy.kernels.options import Kernel, inline, kernel
+from ggpy.kernels.quantize.lane_grid import clamped, inverse_of, lane_grid
+from ggpy.kernels.quantize.sub_block import fed, store_bytes, sub_block_rounding, to_bytes
+from ggpy.simd.arithmetic import round_even
+from ggpy.simd.lanes import scratch
+from ggpy.simd.memory import atomic_add, load_f32, load_i64
 
 PANEL = 256
 """Most columns of a panel."""
@@ -35,21 +35,7 @@ WORDS = (
     "stride", "groups",
 )  # fmt: skip
 
-_f32, _i32, _u8 = Vector("f32", LANES), Vector("i32", LANES), Vector("u8", LANES)
-_to_int, _to_bytes, _store_bytes = convert(_f32, _i32), convert(_i32, _u8), store(_u8)
 _zero, _infinite = wide_constant(0.0), wide_constant(np.inf)
-
-
-@inline
-def _fed(total, coefficients, errors, count):
-    """total + the sum of `count` coefficients times vectors of errors."""
-    second = _zero()
-    for i in range(count // 2):
-        total = fma(load_wide(errors + 2 * i * VECTOR_BYTES), splat_wide(load_f32(coefficients + 8 * i)), total)
-        second = fma(load_wide(errors + (2 * i + 1) * VECTOR_BYTES), splat_wide(load_f32(coefficients + 8 * i + 4)), second)
-    if count % 2 != 0:
-        total = fma(load_wide(errors + (count - 1) * VECTOR_BYTES), splat_wide(load_f32(coefficients + 4 * count - 4)), total)
-    return total + second
 
 
 def feedback_kernel(name: str) -> Kernel:
@@ -58,6 +44,7 @@ def feedback_kernel(name: str) -> Kernel:
     grid, block = block_format.grid, block_format.block_values
     assert grid is not None
     nearest, index, first_scales, unit_of, unit_of_mins = lane_grid(grid, block)
+    _, settle = sub_block_rounding(grid, nearest)
     sub, n_sub, in_units = grid.sub_values, block // grid.sub_values, grid.has_sub_scales
     snap_scale = clamped(float(grid.scales[0]), float(grid.scales[-1]))
     snap_min = clamped(float(grid.mins[0]), float(grid.mins[-1]))
@@ -66,51 +53,6 @@ def feedback_kernel(name: str) -> Kernel:
     panel_weights, sub_lanes, sub_targets, sub_levels = scratch(PANEL * VECTOR_BYTES), scratch(3 * size), scratch(size), scratch(size)
     found_scales, block_units, chosen = scratch(2 * VECTOR_BYTES), scratch(2 * VECTOR_BYTES), scratch(2 * VECTOR_BYTES)
     sums, found_multiples = scratch(numbers), scratch(2 * numbers)
-
-    @outlined
-    def run(targets, weights, errors, levels, coefficients, row_bytes, importance, scale, offset):
-        """Squared error of a sub-block under a scale and an offset; its errors and levels are left behind."""
-        inverse, cost = inverse_of(scale), _zero()
-        for j in range(sub):
-            at = VECTOR_BYTES * j
-            target = _fed(load_wide(targets + at), coefficients + row_bytes * j, errors, j)
-            level = nearest((target - offset) * inverse)
-            value = scale * level + offset
-            off = target - value
-            cost = fma(off * off, splat_wide(load_f32(importance + 4 * j)), cost)
-            store_wide(levels + at, level)
-            store_wide(errors + at, load_wide(weights + at) - value)
-        return cost
-
-    @inline
-    def scale_of(units, first):
-        return load_wide(units) * first if in_units else first
-
-    @inline
-    def offset_of(units, second):
-        return _zero() - load_wide(units + VECTOR_BYTES) * second if in_units else second
-
-    @inline
-    def settle(targets, weights, errors, levels, coefficients, row_bytes, importance, units, trials, n_trials, found):
-        """The two numbers at `found`, multiples of `units` or scale and offset, moved to where the sub-block's error is least."""
-        first, second, least = load_wide(found), load_wide(found + VECTOR_BYTES), _infinite()
-        if not in_units:
-            first, second = to_half(first), to_half(second)
-        for trial in range(n_trials):
-            factor, step, low_step = load_f32(trials + 12 * trial), load_f32(trials + 12 * trial + 4), load_f32(trials + 12 * trial + 8)
-            if in_units:
-                next_first = snap_scale(first * splat_wide(factor) + splat_wide(step))
-                next_second = snap_min(second + splat_wide(low_step))
-            else:
-                next_first = to_half(first * splat_wide(factor))
-                next_second = to_half(second + first * splat_wide(low_step))
-            scale, offset = scale_of(units, next_first), offset_of(units, next_second)
-            cost = run(targets, weights, errors, levels, coefficients, row_bytes, importance, scale, offset)
-            first, second = where_less(cost, least, next_first, first), where_less(cost, least, next_second, second)
-            least = where_less(cost, least, cost, least)
-        run(targets, weights, errors, levels, coefficients, row_bytes, importance, scale_of(units, first), offset_of(units, second))
-        store_wide(found, first)
-        store_wide(found + VECTOR_BYTES, second)
 
     @inline
     def first_guess(targets, importance, found, units):
@@ -152,14 +94,14 @@ def feedback_kernel(name: str) -> Kernel:
             first = block * n
             for j in range(block):
                 target = load_wide(targets + stride * (first + j) + lane_offset)
-                store_wide(own_targets + VECTOR_BYTES * j, _fed(target, feedback + row_bytes * (first + j), own_errors, first))
+                store_wide(own_targets + VECTOR_BYTES * j, fed(target, feedback + row_bytes * (first + j), own_errors, first))
             first_guess(own_targets, importance + 4 * first, found, own_units)
             for b in range(n_sub):
                 start = sub * b
                 before = own_errors + VECTOR_BYTES * first
                 for j in range(start, start + sub):
                     coefficients = feedback + row_bytes * (first + j) + 4 * first
-                    total = _fed(load_wide(own_targets + VECTOR_BYTES * j), coefficients, before, start)
+                    total = fed(load_wide(own_targets + VECTOR_BYTES * j), coefficients, before, start)
                     store_wide(sub_target + VECTOR_BYTES * (j - start), total)
                 store_wide(pair, load_wide(found + VECTOR_BYTES * b))
                 store_wide(pair + VECTOR_BYTES, load_wide(found + numbers + VECTOR_BYTES * b))
@@ -167,11 +109,11 @@ def feedback_kernel(name: str) -> Kernel:
                 own, corner = VECTOR_BYTES * place, feedback + row_bytes * place + 4 * place
                 settle(
                     sub_target, own_weights + own, own_errors + own, levels, corner, row_bytes, importance + 4 * place,
-                    own_units, trials, n_trials, pair,
+                    own_units, trials, n_trials, pair, _infinite(),
                 )  # fmt: skip
                 for j in range(sub):
-                    q = _to_bytes(_to_int(index(load_wide(levels + VECTOR_BYTES * j))))
-                    _store_bytes(quants + (stride * (place + j) + lane_offset) // 4, q)
+                    q = to_bytes(index(load_wide(levels + VECTOR_BYTES * j)))
+                    store_bytes(quants + (stride * (place + j) + lane_offset) // 4, q)
                 sub_block = n_sub * n + b
                 store_wide(multiples + stride * sub_block + lane_offset, load_wide(pair))
                 store_wide(multiples + stride * (blocks * n_sub + sub_block) + lane_offset, load_wide(pair + VECTOR_BYTES))
