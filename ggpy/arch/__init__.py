@@ -9,10 +9,11 @@ from ggpy.arch.llama import LLAMA
 from ggpy.arch.mixtral import MIXTRAL
 from ggpy.arch.phi3 import PHI3
 from ggpy.arch.qwen2 import QWEN2
+from ggpy.arch.qwen2moe import QWEN2MOE
 from ggpy.arch.qwen3 import QWEN3
 from ggpy.arch.qwen3moe import QWEN3MOE
 
-ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN3, QWEN3MOE, PHI3, GEMMA, GEMMA2, GEMMA3)}
+ARCHS: dict[str, Architecture] = {arch.name: arch for arch in (LLAMA, QWEN2, QWEN2MOE, QWEN3, QWEN3MOE, PHI3, GEMMA, GEMMA2, GEMMA3)}
 """By `general.architecture`."""
 
 HF_CLASSES: dict[str, Architecture] = {name: arch for arch in (*ARCHS.values(), MIXTRAL) for name in arch.hf_classes}

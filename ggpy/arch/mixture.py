@@ -34,6 +34,14 @@ def sizes(hf: HFConfig, d_expert: str) -> dict[str, int]:
     return decoder.sizes(hf) | {"n_experts": n_experts(hf), "d_expert": hf.integer(d_expert)}
 
 
+def check_every_layer(hf: HFConfig) -> None:
+    """Refuse any but experts in every layer."""
+    if hf.integer("decoder_sparse_step", 1) != 1:
+        raise hf.refuse("decoder_sparse_step", "1: experts in every layer")
+    if hf.get("mlp_only_layers", []) != []:
+        raise hf.refuse("mlp_only_layers", "an empty list: experts in every layer")
+
+
 def n_experts(hf: HFConfig) -> int:
     """How many there are; its key was once num_experts."""
     return hf.integer("num_experts" if "num_experts" in hf else "num_local_experts", minimum=2, maximum=MAX_EXPERTS)
@@ -61,6 +69,7 @@ def shapes(config: Config, *, head_norms: bool = False) -> dict[str, tuple[int, 
     return found
 
 
-def feed_forward(op, config: Config, w, h):  # h: (n_tokens, d_model)
-    routes = op.route(op.linear(h, w.ffn_gate_inp), config.n_experts_used, True)
+def feed_forward(op, config: Config, w, h, normalised: bool = True):  # h: (n_tokens, d_model)
+    """normalised: whether the probabilities of a token's experts sum up to 1."""
+    routes = op.route(op.linear(h, w.ffn_gate_inp), config.n_experts_used, normalised)
     return op.experts(h, routes, w.ffn_gate_exps, w.ffn_up_exps, w.ffn_down_exps)

@@ -23,10 +23,7 @@ def metadata(hf: HFConfig) -> dict[str, Any]:
     """The `qwen3moe.*` keys of a config.json. In such a file every layer has experts, and what a router gives them sums up to 1."""
     if not hf.boolean("norm_topk_prob", False):
         raise hf.refuse("norm_topk_prob", "true: probabilities of a token's experts that sum up to 1")
-    if hf.integer("decoder_sparse_step", 1) != 1:
-        raise hf.refuse("decoder_sparse_step", "1: experts in every layer")
-    if hf.get("mlp_only_layers", []) != []:
-        raise hf.refuse("mlp_only_layers", "an empty list: experts in every layer")
+    mixture.check_every_layer(hf)
     return (
         decoder.metadata(hf, "qwen3moe", sliding_window(hf, unless_told=False))
         | mixture.metadata(hf, "qwen3moe")

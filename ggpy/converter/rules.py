@@ -24,6 +24,11 @@ def names_of(rule: TensorRule, layer: int, n_experts: int) -> list[str]:
     return [name.replace("{e}", str(e)) for e in range(n_experts)] if "{e}" in name else [name]
 
 
+def has_shape(stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether a stored tensor is of a shape; a vector may be a matrix of one row."""
+    return stored == shape or (len(shape) == 1 and stored == (1, *shape))
+
+
 def not_ignored(arch: Architecture, names: Iterable[str]) -> list[str]:
     """Those of `names` that have to have a place in a file."""
     ignored = re.compile("|".join(re.escape(name).replace(r"\{i\}", r"\d+") for name in arch.ignored) or r"(?!)")

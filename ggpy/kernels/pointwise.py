@@ -1,12 +1,13 @@
-"""Element by element: SwiGLU's silu(gate) * up and GeGLU's gelu(gate) * up (Shazeer, 2020), sums, scaling, soft-capping, and the rows
-that become logits.
+"""Element by element: SwiGLU's silu(gate) * up and GeGLU's gelu(gate) * up (Shazeer, 2020), sums, scaling, also by a sigmoid of each
+token's own, soft-capping, and the rows that become logits.
 
 Words of silu_mul, gelu_mul and their forms: 0 gate, 1 up (tokens, k) float32, 2 out, 3 k, 4 address of the token count, 5 scratch,
 6 scratch bytes per thread (4 k; unused by the plain ones), 7 address of the claim counter, 8 bytes from one thread's own `out` to the next
 for a single token that every thread does for itself, else 0 (not of the plain ones). Words of add: 0 a, 1 b, 2 out, 3 k, 4 address of the
 token count, 5 address of the claim counter. Words of take_rows: 0 x, 1 out, 2 k, 3 address of the count, 4 the rows' numbers int64 (count),
-5 address of the claim counter. Words of scale and soft_cap: 0 x, 1 out, 2 k, 3 address of the token count, 4 the factor or cap as float32
-bits, 5 address of the claim counter.
+5 address of the claim counter. Words of sigmoid_scale: 0 x, 1 gate float32 (tokens), 2 out, 3 k, 4 address of the token count, 5 address
+of the claim counter. Words of scale and soft_cap: 0 x, 1 out, 2 k, 3 address of the token count, 4 the factor or cap as float32 bits, 5
+address of the claim counter.
 """
 
 from __future__ import annotations
@@ -121,6 +122,24 @@ def add(args, ith, crew):
             store_f32x16(out + 4 * i, load_f32x16(a + 4 * i) + load_f32x16(b + 4 * i))
         for i in range(whole, min(last * 16, count)):
             store_f32(out + 4 * i, load_f32(a + 4 * i) + load_f32(b + 4 * i))
+
+
+@kernel
+def sigmoid_scale(args, ith, crew):
+    x, gate, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
+    n_tokens, counter = load_i64(load_i64(args + 32)), load_i64(args + 40)
+    vectors = k // 16 * 16
+    while True:
+        first, last = claim(counter, crew, n_tokens, 1, n_tokens)
+        if first == last:
+            return
+        for token in range(first, last):
+            share = _one() / (_one() + exp_f32x16(_zero() - _all(load_f32(gate + 4 * token))))
+            source, to = x + 4 * k * token, out + 4 * k * token
+            for i in range(0, vectors, 16):
+                store_f32x16(to + 4 * i, load_f32x16(source + 4 * i) * share)
+            for i in range(vectors, k):
+                store_f32(to + 4 * i, load_f32(source + 4 * i) * _lane(share, 0))
 
 
 @kernel

@@ -118,6 +118,11 @@ class Lowering:
 
     _gelu_mul = _silu_mul
 
+    def _sigmoid_scale(self, op: Op) -> None:
+        x, gate, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])
+        words = (x, gate, out, op.outputs[0].width, Word("count", of_outputs=op.outputs[0].of_outputs), Word("counter"))
+        self._call("pointwise", op.name, words, [x, gate], [out], op=op)
+
     def _scale(self, op: Op) -> None:
         self._map(op, op.params["factor"])
 

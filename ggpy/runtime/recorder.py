@@ -96,6 +96,10 @@ class Recorder:
         """gelu(gate) * up, gelu by its tanh approximation."""
         return self.emit("gelu_mul", (gate, up), (gate.width,))[0]
 
+    def sigmoid_scale(self, x: Value, gate: Value) -> Value:
+        """x * sigmoid(gate), gate (n, 1): one number for each token."""
+        return self.emit("sigmoid_scale", (x, gate), (x.width,))[0]
+
     def scale(self, x: Value, factor: float) -> Value:
         """x * factor."""
         return self.emit("scale", (x,), (x.width,), factor=factor)[0]

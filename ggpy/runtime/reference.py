@@ -49,7 +49,8 @@ class ReferenceOps:
         return ((heads / np.sqrt(mean + eps)).astype(np.float32) * dense(weight)).reshape(x.shape)
 
     def linear(self, x: np.ndarray, *weights: Weight) -> Any:
-        results = tuple(x @ dense(w).T if w.bias is None else x @ dense(w).T + w.bias for w in weights)
+        products = (x @ dense(w).reshape(w.rows, w.cols).T for w in weights)
+        results = tuple(y if w.bias is None else y + w.bias for y, w in zip(products, weights, strict=True))
         return results[0] if len(results) == 1 else results
 
     def rope(self, x: np.ndarray, rope: Rope) -> np.ndarray:
@@ -84,6 +85,10 @@ class ReferenceOps:
         inner = np.float32(math.sqrt(2 / math.pi)) * (gate + np.float32(0.044715) * gate * gate * gate)
         with np.errstate(over="ignore"):
             return gate / (1 + np.exp(-2 * inner)) * up
+
+    def sigmoid_scale(self, x: np.ndarray, gate: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return x / (1 + np.exp(-gate))
 
     def scale(self, x: np.ndarray, factor: float) -> np.ndarray:
         return x * np.float32(factor)

@@ -76,7 +76,7 @@ def load_weights(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]], on_decod
 
 
 def _check(file: GGUFFile, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
+    if tensor.shape != shape and not (len(shape) == 1 and tensor.shape == (1, *shape)):  # files have vectors as matrices of one row, too
         raise ModelError(f"{file.path}: tensor {printable(tensor.name)} has shape {tensor.shape}, expected {shape}")
     if tensor.format.decode is None:
         raise ModelError(f"{file.path}: tensor {printable(tensor.name)} is {tensor.format.name}, which ggpy cannot decode yet")

@@ -40,6 +40,7 @@ def greedy(path: Path, context: int, n: int) -> list[int]:
 MODELS: dict[str, tuple[int, str, Mapping]] = {
     "llama": (256, "F32", {}),
     "mixtral": (256, "F32", {"experts": 8}),
+    "qwen2moe": (256, "F32", {"architecture": "qwen2moe", "experts": 8, "used": 3, "d_ff": 96, "tied": False}),
     "qwen3moe": (256, "F32", {"architecture": "qwen3moe", "experts": 8, "used": 3, "d_ff": 96}),
     "phi3": (256, "F32", {"architecture": "phi3"}),
     "phi3, Q8_0": (256, "Q8_0", {"architecture": "phi3"}),

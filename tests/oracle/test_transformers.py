@@ -68,6 +68,10 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, by another name": ("Cwm", {"head_dim": 24, "layer_types": ["full_attention"] * 3, "rope_parameters": YARN}),
     "qwen3, biased": ("Qwen3", {"head_dim": 32, "attention_bias": True}),
     "mixtral": ("Mixtral", {"num_local_experts": 4, "sliding_window": None}),
+    "qwen2moe": (
+        "Qwen2Moe",
+        {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48},
+    ),
     "qwen3moe": (
         "Qwen3Moe",
         {"head_dim": 24, "num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 32, "norm_topk_prob": True},

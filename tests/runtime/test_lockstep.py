@@ -44,7 +44,8 @@ GEMMA3 = {
     },
 }
 OPS = {"embed", "rms_norm", "linear", "rope", "append", "attention", "add", "outputs"}
-OF_ONE_KIND = {"gemma": {"gelu_mul", "scale"}, "gemma2": {"gelu_mul", "scale", "soft_cap"}, "gemma3": {"gelu_mul", "scale"}}
+OF_ONE_KIND = {"gemma": {"gelu_mul", "scale"}, "gemma2": {"gelu_mul", "scale", "soft_cap"}, "gemma3": {"gelu_mul", "scale"},
+               "qwen2moe": {"route", "experts", "silu_mul", "sigmoid_scale"}}  # fmt: skip
 
 
 def check(path: Path, tokens: list[int], **settings) -> None:
@@ -53,7 +54,7 @@ def check(path: Path, tokens: list[int], **settings) -> None:
         for op, share in compare(model, tokens, **settings):
             seen[op.name] += 1
             assert share <= 1, f"{op.name} {op.params.get('layer', '')}: {share:.2f} of its bound"
-        of_one_kind = {"route", "experts"} if model.config.n_experts else OF_ONE_KIND.get(model.architecture, {"silu_mul"})
+        of_one_kind = OF_ONE_KIND.get(model.architecture, {"route", "experts"} if model.config.n_experts else {"silu_mul"})
         assert set(seen) == OPS | of_one_kind
         assert seen["attention"] == model.shape.n_layers and seen["append"] == 2 * model.shape.n_layers
 
@@ -78,6 +79,7 @@ def test_every_op_agrees(tmp_path: Path, name: str):
         {"architecture": "phi3", "heads": 6, "kv_heads": 2, "head_dim": 40},
         {"architecture": "phi3", "extra": {"attention.sliding_window": 5}},
         {"architecture": "qwen3moe", "experts": 8, "used": 3, "d_ff": 96},
+        {"architecture": "qwen2moe", "experts": 8, "used": 3, "d_ff": 40, "d_model": 232, "biases": True},
         {"extra": YARN},
         {"architecture": "gemma"},
         GEMMA2,
@@ -140,6 +142,7 @@ def test_every_op_of_the_real_model_agrees(smollm2_gguf: Path):
         ("Q8_0", {}),
         ("Q8_0", {"architecture": "qwen3"}),
         ("F16", {"architecture": "qwen2"}),
+        ("Q8_0", {"architecture": "qwen2moe", "experts": 4, "d_ff": 96}),
         ("Q8_0", GEMMA2),
         ("Q4_K", GEMMA3),
     ],

@@ -37,6 +37,7 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
     if experts:
         del matrices["ffn_gate"], matrices["ffn_up"], matrices["ffn_down"]
         extra = {**(extra or {}), "expert_count": experts, "expert_used_count": used, "expert_feed_forward_length": ff}
+        extra |= {"expert_shared_feed_forward_length": 2 * ff} if architecture == "qwen2moe" else {}
     tensors: dict[str, tuple[np.ndarray, BlockFormat]] = {}
 
     def add(name: str, values: np.ndarray, fmt: BlockFormat) -> None:
@@ -61,6 +62,10 @@ def write_llama(path: Path, formats: dict[str, str] | str = "F32", seed: int = 0
             add(f"blk.{i}.ffn_gate_inp.weight", rng.normal(0, d**-0.5, (experts, d)), BLOCKS["F32"])
             for part, (rows, cols) in {"gate": (ff, d), "up": (ff, d), "down": (d, ff)}.items():
                 stack(f"blk.{i}.ffn_{part}_exps", rows, cols)
+        if architecture == "qwen2moe":
+            add(f"blk.{i}.ffn_gate_inp_shexp.weight", rng.normal(0, d**-0.5, d), BLOCKS["F32"])
+            for part, (rows, cols) in {"gate": (2 * ff, d), "up": (2 * ff, d), "down": (d, 2 * ff)}.items():
+                matrix(f"blk.{i}.ffn_{part}_shexp", rows, cols)
         for part in ("attn_norm", "ffn_norm", *(POST_NORMS if architecture in ("gemma2", "gemma3") else ())):
             add(f"blk.{i}.{part}.weight", rng.normal(1, 0.1, d), BLOCKS["F32"])
         for part in ("attn_q_norm", "attn_k_norm") if architecture in ("qwen3", "qwen3moe", "gemma3") else ():

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ggpy.arch import ARCHS, Architecture, Config
-from ggpy.converter.certificate.decoders import llama, mixtral, phi3, qwen2, qwen3, qwen3_moe
+from ggpy.converter.certificate.decoders import llama, mixtral, phi3, qwen2, qwen2_moe, qwen3, qwen3_moe
 from ggpy.converter.certificate.gemma import gemma, gemma2, gemma3
 from ggpy.converter.certificate.judge import judge
 from ggpy.converter.certificate.measure import Measured, measure
@@ -36,6 +36,7 @@ ORACLES: dict[str, Oracle] = {
     "MixtralForCausalLM": mixtral,
     "Phi3ForCausalLM": phi3,
     "Qwen2ForCausalLM": qwen2,
+    "Qwen2MoeForCausalLM": qwen2_moe,
     "Qwen3ForCausalLM": qwen3,
     "Qwen3MoeForCausalLM": qwen3_moe,
     "GemmaForCausalLM": gemma,

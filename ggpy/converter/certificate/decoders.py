@@ -33,13 +33,15 @@ def _decoder(
     fused: bool = False,
     windowed: bool = False,
     experts: tuple[str, str, str, str] | None = None,
+    shared_expert: bool = False,
 ) -> Iterator[State]:
     """The states of a checkpoint, see `Oracle`.
 
     qkv_bias, other_bias: of the attention's products, always or by a key of config.json. head_norms: of each head of q and k. paired:
     GGUF keeps rotary pairs as neighbours. fused: one product for q, k and v, one for gate and up.
     windowed: attention within config.json's window.
-    experts: the module that has them, and their own for gate, up and down.
+    experts: the module that has them, and their own for gate, up and down. shared_expert: another beside them, with a gate of its own; then
+    what the chosen ones weigh does not sum up to 1.
     """
     n_heads, eps = p.config["num_attention_heads"], p.config.get("rms_norm_eps", 1e-6)
     n_kv_heads = p.config.get("num_key_value_heads") or n_heads
@@ -75,7 +77,11 @@ def _decoder(
         x = x + o
         h2 = rms_norm(x, p.vector(layer + "post_attention_layernorm.weight"), eps)
         if experts:
-            logits, down = _mixture(p, h2, layer + experts[0], experts[1:])
+            logits, down = _mixture(p, h2, layer + experts[0], experts[1:], not shared_expert)
+            if shared_expert:
+                parts, shared = _shared_expert(p, h2, layer + experts[0])
+                stages |= parts
+                down = down + shared
             x = x + down
             stages |= {turned[0] + ROTATED: ordered(turned_q), turned[1] + ROTATED: ordered(turned_k), "attn_output": o,
                        "ffn_norm": h2, "ffn_gate_inp": logits}  # fmt: skip
@@ -95,13 +101,21 @@ def _decoder(
     yield State(HEAD, p.linear(x, "model.embed_tokens" if tied else "lm_head"))
 
 
-def _mixture(p: Parameters, x: Array, module: str, parts: tuple[str, ...]) -> tuple[Array, Array]:
-    """(logits of the experts, their weighted sum); what the chosen ones weigh sums up to 1."""
+def _shared_expert(p: Parameters, x: Array, module: str) -> tuple[dict[str, Array], Array]:
+    """(its stages, what it gives): sigmoid(gate x) times the feed-forward network's result."""
+    gate, up = (p.linear(x, f"{module}.shared_expert.{part}_proj") for part in ("gate", "up"))
+    down, share = p.linear(silu(gate) * up, f"{module}.shared_expert.down_proj"), p.linear(x, f"{module}.shared_expert_gate")
+    stages = {"ffn_gate_shexp": gate, "ffn_up_shexp": up, "ffn_down_shexp": down, "ffn_gate_inp_shexp": share}
+    return stages, (down / (1 + np.exp(-share))).astype(np.float32)
+
+
+def _mixture(p: Parameters, x: Array, module: str, parts: tuple[str, ...], normalised: bool) -> tuple[Array, Array]:
+    """(logits of the experts, their weighted sum). normalised: whether what the chosen ones weigh sums up to 1."""
     logits = p.linear(x, f"{module}.gate")
     likely = np.exp(logits - logits.max(-1, keepdims=True))
     chosen = np.argsort(-likely, axis=-1, kind="stable")[:, : p.config["num_experts_per_tok"]]
     weights = np.take_along_axis(likely, chosen, -1)
-    weights /= weights.sum(-1, keepdims=True)
+    weights /= (weights if normalised else likely).sum(-1, keepdims=True)
     total = np.zeros_like(x)
     for number in np.unique(chosen):
         tokens, ranks = np.nonzero(chosen == number)
@@ -113,6 +127,7 @@ def _mixture(p: Parameters, x: Array, module: str, parts: tuple[str, ...]) -> tu
 llama = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", paired=True)
 qwen2 = partial(_decoder, qkv_bias=True)
 qwen3 = partial(_decoder, qkv_bias="attention_bias", other_bias="attention_bias", head_norms=True)
+qwen2_moe = partial(_decoder, qkv_bias=True, experts=("mlp", "gate_proj", "up_proj", "down_proj"), shared_expert=True)
 mixtral = partial(_decoder, paired=True, experts=("block_sparse_moe", "w1", "w3", "w2"))
 qwen3_moe = partial(
     _decoder,
