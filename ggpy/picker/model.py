@@ -56,10 +56,15 @@ class Outline:
             )
         self.source = source
         self._folder = tempfile.TemporaryDirectory(prefix="ggpy-pick-")
+        self._path = Path(self._folder.name) / "outline.gguf"
         try:
-            self.file = _outline(source, Path(self._folder.name) / "outline.gguf")
+            self.file = _outline(source, self._path)
             self.architecture: Architecture = ARCHS[source.architecture]
             self.config: Config = self.architecture.config(self.file)
+        except GGPyError as error:
+            self.close()
+            fault = str(error).replace(f"{self._path}: ", "")  # of a file that nobody has heard of
+            raise ModelError(f"{printable(source.name)}: cannot be measured: {fault}") from None
         except BaseException:
             self.close()
             raise

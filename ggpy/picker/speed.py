@@ -3,7 +3,8 @@
 The model's own forward pass runs on random blocks, all matrices in a reference format; then on the same with those that can take it in
 another. What that adds to a token's time, divided by the weights it was done to, is what a weight in that format takes more. So attention,
 norms and everything else a token takes are in the reference's time, and a mix of formats takes as much more or less as its weights do.
-Passes of the two take turns, so that both meet the same machine. Once per machine and model, kept in the user's cache directory.
+Passes of the two take turns, so that both meet the same machine. One thread's time is what it had a processor for, several threads' is
+that on the wall. Measured once per machine and model, and kept in the user's cache directory.
 """
 
 from __future__ import annotations
@@ -178,22 +179,34 @@ class _Decoder:
             check_unchanged=lambda: None,
             describe_fault=lambda: "weights are random",
         )
-        self._ids = np.random.default_rng(0).integers(0, config.n_vocab, 256).tolist()
-        self._generator = Generator(network, 256, threads=threads, on_compile=on_compile)
-        self._generator.prefill(self._ids[:DEPTH])
+        self._ids = random_ids(config.n_vocab)
+        self._generator = Generator(network, len(self._ids), threads=threads, on_compile=on_compile)
         self._count = 4
         self._count = int(np.clip(_ROUND_SECONDS / self.seconds(), 4, 64))
 
     def seconds(self) -> float:
         """Per token, of a round of them."""
-        self._generator.rewind(DEPTH)
-        start = time.perf_counter()
-        for token in self._ids[DEPTH : DEPTH + self._count]:
-            self._generator.decode(token)
-        return (time.perf_counter() - start) / self._count
+        return decode_seconds(self._generator, self._ids, self._count)
 
     def close(self) -> None:
         self._generator.close()
+
+
+def random_ids(n_vocab: int) -> list[int]:
+    """What is decoded, and before it what is in the cache by then."""
+    return np.random.default_rng(0).integers(0, n_vocab, 256).tolist()
+
+
+def decode_seconds(generator: Generator, ids: Sequence[int], count: int) -> float:
+    """Per token, of `count` of them behind the first `DEPTH`."""
+    clock = time.thread_time if generator.program.pool.threads == 1 else time.perf_counter
+    if len(generator.ids) < DEPTH:
+        generator.prefill(ids[:DEPTH])
+    generator.rewind(DEPTH)
+    start = clock()
+    for token in ids[DEPTH : DEPTH + count]:
+        generator.decode(token)
+    return (clock() - start) / count
 
 
 def _layer(name: str) -> int:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ggpy
+from ggpy.blocks import BLOCKS
 from ggpy.converter.pipeline import open_source
+from ggpy.errors import GGPyError, ModelError
 from ggpy.evaluate import kl_divergence, log_softmax
+from ggpy.gguf import GGUFWriter
 from ggpy.picker.formats import output_errors, rounded
-from ggpy.picker.model import Bench, Outline
+from ggpy.picker.model import Bench, Outline, half_precision, matrices
+from ggpy.picker.speed import weights_read
+from tests.runtime.tiny import write_llama
 
 DEMO = Path(ggpy.__file__).parent / "demo"
 PIECES = [list(range(5, 25)), list(range(100, 120))]
@@ -80,3 +86,61 @@ def test_errors_of_outputs_count_what_is_multiplied():
     assert output_errors(values, inputs, formats) == pytest.approx(errors)
     assert output_errors(values, None, formats)["Q4_0"] != pytest.approx(errors["Q4_0"])
     assert output_errors(np.zeros((4, 256), np.float16), inputs, formats) == dict.fromkeys(formats, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("llama", {"experts": 4, "tied": False}),
+        ("phi3", {"tied": False}),
+        ("gemma3", {}),
+        ("qwen3moe", {"experts": 4}),
+        ("qwen2", {"biases": True}),
+    ],
+)
+def test_every_matrix_of_every_graph_can_be_changed_alone(architecture: str, options: dict[str, Any], tmp_path: Path):
+    """Views of a matrix, experts, norms of heads, biases: what comes before a changed tensor is as it was, the rest is run again."""
+    source = open_source(write_llama(tmp_path / "tiny.gguf", "F16", architecture=architecture, **options))
+    with Outline(source) as outline:
+        bench = Bench(outline, PIECES, SKIP, 1)
+        names = {tensor.name for tensor in matrices(source)}
+        assert set(bench.tensors) == names and bench.tensors[0] == "token_embd.weight"
+        for name in reversed(bench.tensors):
+            inputs = bench.inputs(name)
+            assert inputs is None or inputs.shape[1] == bench.values[name].shape[1]
+            with bench.changed(name, rounded(bench.values[name], "Q4_0", None, 1)):
+                partly = bench.divergence(name)
+                assert partly == bench.divergence(bench.tensors[0]) > 1e-9
+        read = weights_read(outline)
+        dense = {name: n for name, n in read.items() if "_exps" not in name}
+        looked_up = {"token_embd.weight"} if "output.weight" in names else set()
+        assert all(n == (0 if name in looked_up else bench.values[name].size) for name, n in dense.items())
+        assert all(n == bench.values[name].size / 2 for name, n in read.items() if name not in dense)  # two of four experts
+        bench.close()
+    source.close()
+
+
+def test_what_cannot_be_measured_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source = open_source(write_llama(tmp_path / "tiny.gguf", "F16"))
+    with Outline(source) as outline:
+        monkeypatch.setattr("ggpy.picker.model.available_memory", lambda: 1000)
+        with pytest.raises(ModelError, match=r"^tiny: measuring it takes about 0\.0 GB of memory, 0\.0 GB are free$"):
+            Bench(outline, PIECES, SKIP, 1)
+    source.architecture = "bert"
+    with pytest.raises(ModelError, match="tiny: architecture bert cannot be measured, ggpy runs llama"):
+        Outline(source)
+    source.close()
+
+
+def test_values_beyond_half_precision_are_refused(tmp_path: Path):
+    path = tmp_path / "large.gguf"
+    with GGUFWriter(path) as writer:
+        writer.add("general.architecture", "llama")
+        writer.add_tensor("blk.0.attn_q.weight", (4, 32), BLOCKS["F32"])
+        writer.write_tensor("blk.0.attn_q.weight", np.full((4, 32), 1e5, np.float32))
+    source = open_source(path)
+    with pytest.raises(GGPyError, match=r"tensor blk\.0\.attn_q\.weight has values that are not finite or above 65504"):
+        half_precision(source.tensors[0])
+    with pytest.raises(GGPyError, match=r"^large: cannot be measured: key 'llama\.block_count'"):
+        Outline(source)
+    source.close()
