@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ggpy
-from ggpy.cli.convert import main as convert_main
-from ggpy.cli.pick import main as pick_main
+from ggpy.cli import convert as convert_command
+from ggpy.cli import pick as pick_command
 from ggpy.converter import convert
 from ggpy.converter.options import Options
 from ggpy.errors import GGPyError
@@ -20,6 +22,7 @@ from ggpy.picker.choice import Pick, Target
 from ggpy.picker.page import page
 from ggpy.picker.pick import pick
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "picker.md"
 DEMO = Path(ggpy.__file__).parent / "demo"
 STORY = """One day, a boy named Tim went to the park with his mom. He saw a big dog with a red ball. The dog ran to Tim and barked. Tim was
 not scared. He said, "Hello, dog! Do you want to play?" The dog wagged its tail. Tim threw the ball, and the dog ran after it. They played
@@ -162,22 +165,36 @@ def test_the_choice_is_shown_as_a_chart_a_page_and_json(picked: Pick, capsys: py
     assert html.startswith("<!DOCTYPE html>") and "http" not in html and html.count("<circle") == len(picked.recipes)
     assert all(format in html for format in picked.formats.values())
     shown = tmp_path / "front.html"
-    assert pick_main([str(DEMO), "--target-bpw", "4.75", "--json", "--threads", "1", "--front", str(shown)]) == 0
+    assert pick_command.main([str(DEMO), "--target-bpw", "4.75", "--json", "--threads", "1", "--front", str(shown)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["picked"]["bits_per_weight"] <= 4.75 and len(found["formats"]) == len(picked.formats) and shown.is_file()
-    assert pick_main([str(DEMO), "--front", str(shown)]) == 1
+    assert pick_command.main([str(DEMO), "--front", str(shown)]) == 1
     assert "exists already" in capsys.readouterr().err
 
 
 def test_ggpy_convert_takes_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     target = tmp_path / "out.gguf"
-    assert convert_main([str(DEMO), "-o", str(target), "--target-size", "1.2M", "--no-verify", "--threads", "1"]) == 0
+    assert convert_command.main([str(DEMO), "-o", str(target), "--target-size", "1.2M", "--no-verify", "--threads", "1"]) == 0
     out = capsys.readouterr().out
     assert "◆" in out and str(target) in out and 1_180_000 < target.stat().st_size <= 1_200_000
-    assert convert_main([str(DEMO), "--target-size", "1.2M", "-t", "q8_0"]) == 1
+    assert convert_command.main([str(DEMO), "--target-size", "1.2M", "-t", "q8_0"]) == 1
     assert "--type says what a target is to find" in capsys.readouterr().err
-    assert convert_main([str(DEMO), "--front", "x.html"]) == 1
+    assert convert_command.main([str(DEMO), "--front", "x.html"]) == 1
     assert "--target-size" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        convert_main([str(DEMO), "--target-size", "large"])
+        convert_command.main([str(DEMO), "--target-size", "large"])
     assert "is not a size such as 3.5G" in capsys.readouterr().err
+
+
+def test_the_page_shows_commands_and_a_program_that_work(picked: Pick, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    page = PAGE.read_text(encoding="utf-8")
+    commands = {"ggpy-convert": convert_command, "ggpy-pick": pick_command}
+    lines = [line for block in re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) for line in block.splitlines()]
+    assert len(lines) == 6
+    for program, *arguments in (shlex.split(line, comments=True) for line in lines):
+        commands[program].build_parser().parse_args(arguments)
+    (tmp_path / "hf-checkpoint").symlink_to(DEMO, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    (program,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(compile(program, PAGE.name, "exec"), {})
+    assert Path("picked.gguf").is_file()
