@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ggpy.api import Model
 
 SLOTS = 4  # continuations in one pass
+MOST_AT_ONCE = 4  # prompts
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Continuations:
     def likelihoods(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
         """Of each continuation behind the prompt. ContextError if the longest does not fit; ValueError for an id out of range."""
         longest = len(prompt) + max(len(tokens) for tokens in continuations)
-        if longest > self.context:
+        if longest > self.context + 1:  # the last token predicts nothing that is asked for
             raise ContextError(f"{longest} tokens do not fit the context of {self.context}")
         for tokens in (prompt, *continuations):
             check_ids(tokens, self._network, self.context)
@@ -108,6 +110,30 @@ class Continuations:
                 parts[i].append(score(rows, group[i][first + 1 : last + 1], 0))
                 row += last - first
         return [np.concatenate(part) for part in parts]
+
+
+class Crew:
+    """Several `Continuations` of one model at work at a time, each with a share of its threads. For any number of threads."""
+
+    def __init__(self, model: Model, at_once: int | None = None):
+        self.at_once = max(1, min(at_once or model.threads, MOST_AT_ONCE))
+        self._members = [Continuations(model, model.context, max(1, model.threads // self.at_once)) for _ in range(self.at_once)]
+        self._idle: queue.SimpleQueue[Continuations] = queue.SimpleQueue()
+        for member in self._members:
+            self._idle.put(member)
+
+    def likelihoods(self, prompt: Sequence[int], continuations: Sequence[Sequence[int]]) -> list[Likelihood]:
+        """As of `Continuations`."""
+        member = self._idle.get()
+        try:
+            return member.likelihoods(prompt, continuations)
+        finally:
+            self._idle.put(member)
+
+    def close(self) -> None:
+        """End the helper threads."""
+        for member in self._members:
+            member.close()
 
 
 def _passes(lengths: Sequence[int], batch: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -65,8 +65,8 @@ def test_a_beginning_in_common_is_evaluated_once(model: ggpy.Model, monkeypatch:
         [one.log_likelihood for one in other], abs=1e-3
     )
     assert first != other
-    with pytest.raises(ContextError, match="97 tokens do not fit the context of 96"):
-        worker.likelihoods([5] * 94, [[1], [1, 2, 3]])
+    with pytest.raises(ContextError, match="98 tokens do not fit the context of 96"):
+        worker.likelihoods([5] * 95, [[1], [1, 2, 3]])
     with pytest.raises(ValueError, match="out of range"):
         worker.likelihoods([5], [[10**6]])
     for one in (worker, fresh):

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import queue
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ggpy.errors import ContextError, GGPyError, printable
-from ggpy.evaluate.continuations import Continuations, encode_pair
-from ggpy.evaluate.perplexity import MOST_AT_ONCE
+from ggpy.evaluate.continuations import Crew, encode_pair
 from ggpy.evaluate.store import SCHEME, Store, identity
 from ggpy.evaluate.tasks.examples import ANSWERS, CLASSIFICATION, Choice, Question, Task
 from ggpy.evaluate.tasks.match import is_match
@@ -68,41 +67,31 @@ def run_task(
 
 
 def _choices(model: Model, task: Task, examples: Sequence[Choice], prefix: str, at_once: int) -> Iterator[tuple[int, Outcome]]:
-    at_once = max(1, min(at_once, MOST_AT_ONCE, len(examples)))
-    idle: queue.SimpleQueue[Continuations] = queue.SimpleQueue()
-    workers: list[Continuations] = []
+    if not examples:
+        return
+    crew = Crew(model, min(at_once, len(examples)))
 
     def choose(example: Choice) -> Outcome:
         pairs = [encode_pair(model, prefix + example.prompt, continuation) for continuation in example.continuations]
         prompt = pairs[0][0]
-        worker = idle.get()
         try:
             if all(before == prompt for before, _ in pairs):
-                found = worker.likelihoods(prompt, [rest for _, rest in pairs])
+                found = crew.likelihoods(prompt, [rest for _, rest in pairs])
             else:
-                found = [worker.likelihoods(before, [rest])[0] for before, rest in pairs]
+                found = [crew.likelihoods(before, [rest])[0] for before, rest in pairs]
         except ContextError as error:
             raise GGPyError(f"{printable(task.path)}:{example.line}: {error}; give a larger --ctx") from None
-        finally:
-            idle.put(worker)
         sums = [one.log_likelihood for one in found]
         per_character = [one / len(text) for one, text in zip(sums, example.texts, strict=True)]
         chosen, normalised = sums.index(max(sums)), per_character.index(max(per_character))
         right = normalised == example.answer
         return Outcome(example.line, chosen == example.answer, right, example.texts[chosen], example.texts[example.answer])
 
-    try:
-        for _ in range(at_once if examples else 0):
-            workers.append(Continuations(model, model.context, max(1, model.threads // at_once)))
-            idle.put(workers[-1])
-        with ThreadPoolExecutor(at_once) as executor:
-            try:
-                yield from enumerate(executor.map(choose, examples))
-            finally:
-                executor.shutdown(cancel_futures=True)
-    finally:
-        for worker in workers:
-            worker.close()
+    with closing(crew), ThreadPoolExecutor(crew.at_once) as executor:
+        try:
+            yield from enumerate(executor.map(choose, examples))
+        finally:
+            executor.shutdown(cancel_futures=True)
 
 
 def _answers(
