@@ -19,7 +19,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a checkpoint directory, a .gguf file, or a Hub repository; as exact as can be had"
     )
-    parser.add_argument("text", metavar="TEXT", nargs="?", help="a text file, or a folder of .txt, .md and .jsonl files")
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        nargs="?",
+        help="a text file, a folder of .txt, .md and .jsonl files, or a Hub data set (owner/name[@revision][:FILE])",
+    )
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the new file, GGUF")
     parser.add_argument(
         "--merge", metavar="FILE", nargs="+", help="add up files of the same model that were counted apart, in place of MODEL and TEXT"

@@ -97,7 +97,8 @@ def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--calibrate",
         metavar="TEXT",
-        help="a text file, or a folder of some, to take through the model, so that every matrix is quantized for the inputs it gets",
+        help="a text file, a folder of .txt, .md and .jsonl files or a Hub data set (owner/name[@revision][:FILE]) to take through the "
+        "model, so that every matrix is quantized for the inputs it gets",
     )
     group.add_argument(
         "--method",
@@ -109,7 +110,7 @@ def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
         "--calibration-tokens",
         type=positive_int,
         metavar="N",
-        help="how much of the text is read, from all over it (default: 65536 tokens)",
+        help="how much of the text is read, from all over it (default: 32768 tokens)",
     )
     group.add_argument(
         "--tensor-type",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ggpy.arch import ARCHS, Architecture, Config
 from ggpy.blocks import BLOCKS, dequantize
+from ggpy.converter.hub import find_texts
 from ggpy.converter.model_plan import ModelPlan
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter
@@ -32,7 +33,7 @@ from ggpy.runtime.encode import encode_rows, widened
 from ggpy.tokenizer import load_tokenizer
 from ggpy.tokenizer.tokenizer import Tokenizer
 
-DEFAULT_TOKENS = 128 * CHUNK_TOKENS
+DEFAULT_TOKENS = 64 * CHUNK_TOKENS
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def calibrate(source: Source, planned: ModelPlan, options: Options, scratch: Scr
     with readable(source, planned.recipe) as model, Products(options.workers) as products:
         length = min(CHUNK_TOKENS, model.config.context_length)
         limit = max(1, (options.calibration_tokens or DEFAULT_TOKENS) // length)
-        chunks = cut(model.tokenizer, read_texts(options.calibrate), length, limit, spread=True)
+        chunks = cut(model.tokenizer, read_texts(find_texts(str(options.calibrate))), length, limit, spread=True)
         config = model.config.for_context(length)
         meter = Meter("calibrate", weights_of(model, config), options.on_progress)
         look = Sequential(formats, way, products, scratch, threads=options.workers, on_matrix=meter)

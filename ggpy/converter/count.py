@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ggpy.converter.calibrate import readable, weights_of
+from ggpy.converter.hub import find_texts
 from ggpy.converter.pipeline import open_source
 from ggpy.converter.progress import Meter, OnProgress
 from ggpy.converter.recipes import find_recipe
@@ -66,7 +67,7 @@ def count_inputs(
         with readable(source, find_recipe("f32")) as model, Products(workers) as products, Scratch(out.parent) as scratch:
             if chunk_tokens > model.config.context_length:
                 raise GGPyError(f"chunks of {chunk_tokens} tokens: the model's context ends at {model.config.context_length}")
-            read = cut(model.tokenizer, read_texts(text), chunk_tokens, chunks)
+            read = cut(model.tokenizer, read_texts(find_texts(os.fspath(text))), chunk_tokens, chunks)
             config = model.config.for_context(chunk_tokens)
             meter = Meter("calibrate", weights_of(model, config), on_progress)
             look = Counting(products, scratch, grams=hessians, head=head, on_matrix=meter)

@@ -14,6 +14,7 @@ from typing import Any
 
 from ggpy.converter.files import read_json
 from ggpy.errors import CheckpointError, GGPyError, printable
+from ggpy.quantize.texts import SUFFIXES as TEXT_SUFFIXES
 
 SMALL_FILES = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|chat_template|quantize_config|adapter_config)\.json"
@@ -22,6 +23,7 @@ SMALL_FILES = re.compile(
 _INDEX, _SINGLE, _ADAPTER = "model.safetensors.index.json", "model.safetensors", "adapter_model.safetensors"
 _MAX_INDEX_BYTES = 64 << 20
 _REPOSITORY = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<type>[\w-]+))?")
+_DATASET = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[\w./-]+))?(?::(?P<file>[\w./-]+))?")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _NO_MODEL = re.compile(r"(mmproj|imatrix)", re.IGNORECASE)
 
@@ -29,13 +31,13 @@ Say = Callable[[str], None]
 
 
 class Repository:
-    """A repository and revision on the Hub, or what the cache has of it. `files`: the names of what lies in it.
+    """A repository and revision on the Hub, or what the cache has of it. kind: "model" or "dataset". `files`: the names of what lies in it.
 
     Raises CheckpointError where it cannot be looked at: not there, not allowed, no network and not in the cache.
     """
 
-    def __init__(self, name: str, id: str, revision: str | None):
-        self.name, self._id, self._revision = name, id, revision
+    def __init__(self, name: str, id: str, revision: str | None, kind: str = "model"):
+        self.name, self._id, self._revision, self._kind = name, id, revision, kind
         self._cached: Path | None = None
         with _explained(name):
             self.files = self._list()
@@ -51,13 +53,16 @@ class Repository:
 
         try:
             # Unlike list_repo_files, it does not try again for half a minute where there is no network.
-            return [file.rfilename for file in HfApi().model_info(self._id, revision=self._revision, timeout=10).siblings or []]
+            found = HfApi().repo_info(self._id, repo_type=self._kind, revision=self._revision, timeout=10)
+            return [file.rfilename for file in found.siblings or []]
         except HfHubHTTPError:
             raise
         except Exception as offline:  # no network, by choice or not: of the HTTP library, which differs between versions
             try:
                 # Asked for nothing, the client does not mind that most of the repository was never downloaded.
-                self._cached = Path(snapshot_download(self._id, revision=self._revision, local_files_only=True, allow_patterns=["/"]))
+                self._cached = Path(
+                    snapshot_download(self._id, repo_type=self._kind, revision=self._revision, local_files_only=True, allow_patterns=["/"])
+                )
             except LocalEntryNotFoundError:
                 raise offline from None
             return sorted(path.relative_to(self._cached).as_posix() for path in self._cached.rglob("*") if path.is_file())
@@ -70,7 +75,7 @@ class Repository:
             return self._cached
         with _explained(self.name):
             names = [re.sub(r"([\[*?])", r"[\1]", file) for file in files]
-            return Path(snapshot_download(self._id, revision=self._revision, allow_patterns=names))
+            return Path(snapshot_download(self._id, repo_type=self._kind, revision=self._revision, allow_patterns=names))
 
 
 def find_source(name: str, say: Say = lambda line: None) -> Path:
@@ -101,6 +106,27 @@ def find_source(name: str, say: Say = lambda line: None) -> Path:
         place = "what the local cache has of the repository" if repository.is_cached else "the repository"
         raise CheckpointError(f"{printable(name)}: {place} has no {_SINGLE}, no {_INDEX} and no GGUF file{hint}")
     return file
+
+
+def find_texts(name: str) -> Path:
+    """The text file or folder called `name`, or a local copy of the texts in the Hub data set of that name: owner/name[@revision], with
+    :FILE for one file of it. Raises CheckpointError as `find_source`, and for a data set that has no such files."""
+    path = Path(name)
+    parts = None if path.exists() else _DATASET.fullmatch(name)
+    if parts is None or (name.endswith(TEXT_SUFFIXES) and not parts["file"]):
+        return path
+    if not _has_client():
+        raise CheckpointError(f"{printable(name)}: no such text; to download a Hub data set of that name: pip install 'ggpy[hub]'")
+    repository = Repository(name, parts["id"], parts["revision"], "dataset")
+    texts = [file for file in repository.files if file.lower().endswith(TEXT_SUFFIXES) and file != "README.md"]
+    wanted = [file for file in texts if file == parts["file"]] if parts["file"] else texts
+    if not wanted:
+        there = f"; it has {', '.join(printable(file, 80) for file in (texts or repository.files)[:20])}" if repository.files else ""
+        raise CheckpointError(
+            f"{printable(name)}: the data set has no {printable(parts['file'] or 'file', 80)} of {', '.join(TEXT_SUFFIXES)}{there}"
+        )
+    folder = repository.fetch(wanted)
+    return folder / wanted[0] if len(wanted) == 1 else folder
 
 
 def find_gguf(name: str, type: str | None, say: Say) -> Path | None:

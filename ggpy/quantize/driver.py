@@ -83,8 +83,9 @@ class Sequential:
         if held_out:
             grams.append(GramSums.zeros(matrix.cols))
             self._count(inputs, matrix, lambda x: grams[1].add(x, self._products), held_out)
-        cross = self._cross(inputs, counted) if inputs.exact is not None else None
-        return Seen(grams[0].importance, grams[0].gram(), cross, grams[1].gram() if held_out else None)
+        drift = self._drift(inputs, counted) if inputs.exact is not None else None
+        importance = grams[0].importance
+        return Seen(importance, grams[0].gram(), drift, grams[1].gram() if held_out else None)
 
     def _count(self, inputs: Inputs, matrix: Matrix, add: Callable[[Array], None], units: Sequence[slice] | None = None) -> None:
         try:
@@ -94,8 +95,8 @@ class Sequential:
         except GGPyError as error:
             raise named(matrix, error) from None
 
-    def _cross(self, inputs: Inputs, units: Sequence[slice]) -> NDArray[np.float64]:
-        """Σ exact xᵀ, float64 (n, n)."""
+    def _drift(self, inputs: Inputs, units: Sequence[slice]) -> NDArray[np.float64]:
+        """Σ (exact − x) xᵀ, float64 (n, n)."""
         assert inputs.exact is not None
         found = np.zeros((inputs.x.shape[1],) * 2)
 
@@ -103,7 +104,7 @@ class Sequential:
             found[start:stop, first:] += piece
 
         for unit in units:
-            self._products.outer_sums(inputs.exact[unit], inputs.x[unit], take, symmetric=False)
+            self._products.outer_sums(inputs.exact[unit] - inputs.x[unit], inputs.x[unit], take, symmetric=False)
         return found
 
     def _quantize(self, matrix: Matrix, format: BlockFormat, seen: Seen) -> Array:

@@ -117,8 +117,12 @@ class GramSums:
         self.tokens += other.tokens
 
     def gram(self) -> Gram:
-        """What was counted, as a whole symmetric float64 matrix, in a copy."""
-        matrix = np.multiply(self.units, UNIT, dtype=np.float64)
+        """What was counted, as a whole symmetric float64 matrix, in the memory of `units`, which are no more."""
+        units, matrix = self.units, self.units.view(np.float64)
+        for start in range(0, len(matrix), _SQUARES_AT_ONCE):
+            rows = slice(start, start + _SQUARES_AT_ONCE)
+            matrix[rows] = units[rows] * UNIT
+        self.units = np.zeros((0, 0), np.int64)
         for start in range(0, len(matrix), _SQUARES_AT_ONCE):
             stop = start + _SQUARES_AT_ONCE
             corner = np.triu(matrix[start:stop, start:stop])

@@ -50,11 +50,14 @@ class Chunks:
 
 
 def read_texts(path: str | os.PathLike[str]) -> list[Text]:
-    """The text of a file, or of the files in a folder that end in `SUFFIXES`, by name. Of .jsonl, each line's string under "text", an empty
-    line between them. Raises GGPyError for what is not there, not UTF-8, not JSON, or holds no text."""
+    """The text of a file, or of the files in a folder and those below it that end in `SUFFIXES`, by name; not of README.md and what is
+    hidden. Of .jsonl, each line's string under "text", an empty line between them.
+
+    Raises GGPyError for what is not there, not UTF-8, not JSON, or holds no text.
+    """
     path = Path(path)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file() and _is_text(file, path))
         if not files:
             raise GGPyError(f"{printable(path)}: no text in this folder, expected files ending in {', '.join(SUFFIXES)}")
     elif path.is_file():
@@ -102,6 +105,10 @@ def _chunks_of(tokenizer: Tokenizer, text: Text, length: int) -> NDArray[np.int6
     if tokenizer.add_bos and tokenizer.bos is not None:
         chunks[:, 0] = tokenizer.bos
     return chunks
+
+
+def _is_text(file: Path, folder: Path) -> bool:
+    return file.name != "README.md" and not any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def _text_of(file: Path) -> str:

@@ -24,11 +24,11 @@ _FEW = 32  # inputs: fewer say nothing of how large each column's are
 @dataclass(frozen=True)
 class Seen:
     """What is known of a matrix's inputs. importance: mean squares, float32 (cols,); None where there were next to none. gram: Σ x xᵀ.
-    cross: Σ exact xᵀ, exact being what x would be in the model as it was. held_out: Σ x xᵀ over other tokens, to judge by."""
+    drift: Σ (exact − x) xᵀ, exact being what x would be in the model as it was. held_out: Σ x xᵀ over other tokens, to judge by."""
 
     importance: NDArray[np.float32] | None
     gram: Gram | None = None
-    cross: NDArray[np.float64] | None = None
+    drift: NDArray[np.float64] | None = None
     held_out: Gram | None = None
 
 

@@ -48,7 +48,7 @@ def serve(hub: FakeHub) -> Iterator[str]:
         def answer(self, with_body: bool) -> None:
             path = urllib.parse.unquote(urllib.parse.urlparse(self.path).path)
             hub.asked.append((self.command, path, self.headers.get("Range")))
-            parts = path.strip("/").split("/")
+            parts = path.strip("/").removeprefix("datasets/").split("/")
             name = "/".join(parts[2:4] if parts[0] == "api" else parts[:2])
             if hub.broken:
                 return self.send(503, b"busy", {})

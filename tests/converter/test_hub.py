@@ -24,6 +24,18 @@ OTHERS = ("pytorch_model.bin", "model.fp16.safetensors", "original/consolidated.
           "imatrix.gguf.txt", "events.json")  # fmt: skip
 FIND = "import sys; from ggpy.converter.hub import find_source; print(find_source(sys.argv[1], lambda line: print(line, file=sys.stderr)))"
 
+FIND_TEXTS = """
+import sys
+from ggpy.converter.hub import find_texts
+from ggpy.errors import GGPyError
+for name in sys.argv[1:]:
+    try:
+        path = find_texts(name)
+        print(*[path.name] if path.is_file() else sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()))
+    except GGPyError as error:
+        print(error)
+"""
+
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[tuple[FakeHub, dict[str, str]]]:
@@ -120,6 +132,23 @@ def test_repositories_of_gguf_files(hub: tuple[FakeHub, dict[str, str]]):
         environment, "owner/ggufs:q5_0"
     )
     assert "mmproj-m-Q4_K_M.gguf" not in fake.downloaded
+
+
+def test_texts_of_a_data_set(hub: tuple[FakeHub, dict[str, str]], tmp_path: Path):
+    fake, environment = hub
+    fake.repositories["owner/texts"] = {"README.md": b"about", "data/a.jsonl": b'"one"', "b.txt": b"two", "c.parquet": b"?"}
+    fake.repositories["owner/tables"] = {"data/train.parquet": b"?"}
+    names = [str(tmp_path / "Tiny" / "config.json"), "owner/texts:b.txt", "owner/texts@v1", "owner/texts:c.txt", "owner/tables", "owner/no"]
+    done = run(environment, "-c", FIND_TEXTS, *names)
+    assert done.returncode == 0, done.stderr
+    local, one, both, missing, tables, nowhere = done.stdout.splitlines()
+    assert local == "config.json"
+    assert one == "b.txt"
+    assert both == "b.txt data/a.jsonl"
+    assert "owner/texts:c.txt: the data set has no c.txt of .txt, .md, .jsonl; it has data/a.jsonl, b.txt" in missing
+    assert "owner/tables: the data set has no file of .txt, .md, .jsonl; it has data/train.parquet" in tables
+    assert "no such repository on the Hub" in nowhere
+    assert not any("parquet" in path for _, path, _ in fake.asked)
 
 
 def test_adapters(hub: tuple[FakeHub, dict[str, str]]):

@@ -22,14 +22,16 @@ def test_gram_is_the_sum_of_outer_products(tokens: int, columns: int):
     with Products(2) as products:
         sums = GramSums.zeros(columns)
         sums.add(x, products)
+        importance = sums.importance
     expected = x.astype(np.float64).T @ x.astype(np.float64)
     scale = np.sqrt(np.outer(np.diagonal(expected), np.diagonal(expected)))
     gram = sums.gram()
+    assert sums.units.size == 0
     assert (np.abs(gram.matrix - expected) <= 2e-6 * scale + UNIT).all()
     assert (gram.matrix == gram.matrix.T).all()
     assert gram.tokens == tokens
     np.testing.assert_allclose(gram.importance, np.diagonal(expected) / tokens, rtol=1e-5, atol=UNIT)
-    np.testing.assert_array_equal(gram.importance, sums.importance)
+    np.testing.assert_array_equal(gram.importance, importance)
 
 
 def test_shards_in_whatever_order_are_the_whole():
@@ -40,6 +42,7 @@ def test_shards_in_whatever_order_are_the_whole():
         for part in parts:
             whole.add(part, one)
             whole_squares.add(part)
+        expected = whole.gram().matrix.tobytes()
         for order in itertools.permutations(parts):
             merged, squares = GramSums.zeros(70), SquareSums.zeros(70)
             for part in order:
@@ -48,7 +51,7 @@ def test_shards_in_whatever_order_are_the_whole():
                 some.add(part)
                 merged.merge(shard)
                 squares.merge(some)
-            assert merged.gram().matrix.tobytes() == whole.gram().matrix.tobytes()
+            assert merged.gram().matrix.tobytes() == expected
             assert squares.units.tobytes() == whole_squares.units.tobytes()
             assert merged.tokens == squares.tokens == whole.tokens == 171
 

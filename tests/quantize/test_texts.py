@@ -25,7 +25,11 @@ def test_folders_are_read_by_name_and_jsonl_by_line(tmp_path: Path):
     (tmp_path / "b.txt").write_bytes(b"two\r\n")
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n"half"\n', encoding="utf-8")
     (tmp_path / "c.bin").write_bytes(b"\xff")
-    assert read_texts(tmp_path) == [Text("a.jsonl", "one\n\nhalf"), Text("b.txt", "two\r\n")]
+    (tmp_path / "README.md").write_text("About this data set", encoding="utf-8")
+    for folder in (".cache", "more"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "z.md").write_text("three", encoding="utf-8")
+    assert read_texts(tmp_path) == [Text("a.jsonl", "one\n\nhalf"), Text("b.txt", "two\r\n"), Text("z.md", "three")]
     assert read_texts(tmp_path / "b.txt") == [Text("b.txt", "two\r\n")]
 
 
