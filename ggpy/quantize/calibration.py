@@ -26,6 +26,7 @@ from ggpy.quantize.texts import Chunks
 from ggpy.runtime.encode import widened
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps
 
+_QUERIES_AT_ONCE = 128  # whose scores are in a core's cache, and which see no keys behind the last of them
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
 
@@ -134,17 +135,19 @@ class CalibrationOps(ReferenceOps):
         def attend(start: int, head: int) -> None:
             rows = slice(start, start + length)
             keys = np.ascontiguousarray(cache.keys[rows, head])
-            values = np.ascontiguousarray(cache.values[rows, head].T)
-            for i in range(head * group, (head + 1) * group):
-                columns = slice(i * dim, (i + 1) * dim)
-                scores = self._products.small(q[rows, columns] * np.float32(scale), keys)
-                if cap:
-                    scores = self.soft_cap(scores, cap)
-                scores += hidden
-                scores -= scores.max(-1, keepdims=True)
-                np.exp(scores, out=scores)
-                sums = scores.sum(-1, keepdims=True)
-                result[rows, columns] = self._products.small(scores, values) / sums
+            for first in range(0, length, _QUERIES_AT_ONCE):
+                last = min(first + _QUERIES_AT_ONCE, length)
+                values = np.ascontiguousarray(cache.values[start : start + last, head].T)
+                for i in range(head * group, (head + 1) * group):
+                    at = slice(start + first, start + last), slice(i * dim, (i + 1) * dim)
+                    scores = self._products.small(q[at] * np.float32(scale), keys[:last])
+                    if cap:
+                        scores = self.soft_cap(scores, cap)
+                    scores += hidden[first:last, :last]
+                    scores -= scores.max(-1, keepdims=True)
+                    np.exp(scores, out=scores)
+                    sums = scores.sum(-1, keepdims=True)
+                    result[at] = self._products.small(scores, values) / sums
 
         self._products.each(partial(attend, start, head) for start in range(0, n_tokens, length) for head in range(n_heads))
         cache.keys = cache.values = np.zeros((0, n_heads, dim), np.float32)
