@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--text", metavar="FILE", type=Path, help="text to calibrate on, UTF-8 (default: the help pages of Python)")
     parser.add_argument("--held-out", metavar="FILE", type=Path, help="text to judge on (default: the other half of the first)")
     parser.add_argument(
-        "--tokens", metavar="N", type=whole_number(256), default=4096, help="tokens to calibrate on; half as many judge (default 4096)"
+        "--tokens", metavar="N", type=whole_number(256), default=8192, help="tokens to calibrate on; half as many judge (default 8192)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, every matrix on its own")
     return parser

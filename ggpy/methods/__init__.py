@@ -34,6 +34,7 @@ METHODS: dict[str, Method] = {
     "OBQ 4-bit": Method(obq.quantize, max_rows=4),
     "GPTQ 4-bit, fixed grid": Method(partial(gptq.quantize, fixed_grid=True), max_rows=4),
     "GPTQ 4-bit": Method(gptq.quantize),
+    "GPTQ 4-bit, activation order": Method(partial(gptq.quantize, activation_order=True)),
     "GPTQ 3-bit": Method(partial(gptq.quantize, bits=3)),
     "AWQ 4-bit": Method(awq.quantize),
     "SpQR 3-bit": Method(spqr.quantize),

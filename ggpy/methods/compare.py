@@ -14,7 +14,7 @@ from ggpy.methods import METHODS, DoesNotFit, Method
 from ggpy.methods.activations import Model
 from ggpy.methods.quantized import Matrix
 
-CALIBRATION_TOKENS, HELD_OUT_TOKENS = 4096, 2048
+CALIBRATION_TOKENS = 8192
 
 
 @dataclass(frozen=True)

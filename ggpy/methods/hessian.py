@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DAMPING = 0.01
+DAMPING = 0.05
+"""Of the mean diagonal. GPTQ's paper has 0.01 and calibrates on 262144 tokens; on some thousand, that fits them too closely."""
 
 
 def hessian(activations: np.ndarray, damping: float = DAMPING) -> NDArray[np.float64]:

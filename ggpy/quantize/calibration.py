@@ -203,10 +203,10 @@ def run(arch: Architecture, config: Config, tensors: Mapping[str, Matrix], ops: 
     """Take the text of `ops` through a model given by its tensors, by their GGUF names. Raises ModelError for tensors that are missing or
     of another size than the architecture expects, and GGPyError, which names the matrix, where inputs are not finite or too large."""
     with np.errstate(over="ignore", invalid="ignore"):
-        arch.forward(ops, _tree(tensors, arch.shapes(config)), config)
+        arch.forward(ops, weight_tree(tensors, arch.shapes(config)), config)
 
 
-def _tree(tensors: Mapping[str, Matrix], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
+def weight_tree(tensors: Mapping[str, Matrix], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
     """The tree that `runtime.weights.load_weights` gives, of weights that are read when needed."""
     root = SimpleNamespace(layers=[])
     for key, shape in shapes.items():

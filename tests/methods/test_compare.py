@@ -80,7 +80,7 @@ def test_the_command_compares_and_sorts(tmp_path: Path, capsys: pytest.CaptureFi
     assert "layers 1 of " in shown and "512 tokens to calibrate on, errors over 256 others" in shown
     assert "1 matrix with rows of 256" in shown and "1 matrix with rows of 512" in shown
     rows = [line for line in shown.splitlines() if line.startswith(("absmax", "grouped", "GPTQ", "Q4_K"))]
-    assert len(rows) == 2 * 7
+    assert len(rows) == 2 * 8
     assert main([str(DEMO), *few, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert {result["matrix"] for result in found["results"]} == {"blk.1.attn_k.weight", "blk.1.ffn_down.weight"}
@@ -103,7 +103,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--layers", "7"], "layer 7: the model has layers 0 to 2"),
         (["--tensors", "attn_x", "--tokens", "256", "--layers", "0"], "attn_x is in none of blk.0.attn_q.weight"),
         (["--methods", "magic"], "--methods magic: expected a part of one of absmax 8-bit"),
-        (["--text", str(text)], "tokens, expected 4096 at least"),
+        (["--text", str(text)], "tokens, expected 8192 at least"),
     ):
         assert main([str(DEMO), *arguments]) == 1
         error = capsys.readouterr().err

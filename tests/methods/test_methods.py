@@ -24,6 +24,7 @@ BITS = {  # of a matrix of 16 × 256, written out by hand: quants, scales, zero 
     "OBQ 4-bit": 4 + SCALE + 4 / 64,
     "GPTQ 4-bit, fixed grid": 4 + SCALE + 4 / 64,
     "GPTQ 4-bit": 4 + SCALE + 4 / 64,
+    "GPTQ 4-bit, activation order": 4 + SCALE + 4 / 64,
     "GPTQ 3-bit": 3 + SCALE + 3 / 64,
     "AWQ 4-bit": 4 + SCALE + 4 / 64,
     "Q4_0": 4.5,
