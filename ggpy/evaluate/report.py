@@ -177,7 +177,7 @@ def _mean(parts: Sequence[np.ndarray], field: str) -> Mean:
 
 def _difference(model: Model, ids: Sequence[int], score: np.ndarray) -> Difference:
     def text(*tokens: int) -> str:
-        return model.tokenizer.decode(tokens)
+        return b"".join(map(model.tokenizer.token_bytes, tokens)).decode("utf-8", "replace")  # decode() drops a word's space
 
     def p(field: str) -> float:
         return float(np.exp(-score[field]))

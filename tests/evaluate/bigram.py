@@ -20,8 +20,8 @@ class BigramModel:
         self.file = SimpleNamespace(paths=[Path(path)])
         self.config = "bigram"
         encode = lambda text, add_special: [BOS] * (add_bos and add_special) + [ord(c) - ord("a") for c in text]  # noqa: E731
-        decode = lambda ids: "".join(chr(ord("a") + i) for i in ids)  # noqa: E731
-        self.tokenizer = SimpleNamespace(n_vocab=len(table), bos=BOS, add_bos=add_bos, encode=encode, decode=decode)
+        token_bytes = lambda id: bytes([ord("a") + id])  # noqa: E731
+        self.tokenizer = SimpleNamespace(n_vocab=len(table), bos=BOS, add_bos=add_bos, encode=encode, token_bytes=token_bytes)
 
     def generator(self, context: int, threads: int) -> BigramModel:
         return self
