@@ -22,8 +22,8 @@ Where the CPU has AMX, BF16_FROM tokens and more are written once as bfloat16 fo
 (k / 32, tokens, 32), k padded with zeros; bfloat16 is the kind that is float32 for fewer.
 
 Words of each kernel: x (tokens, k) float32, out, k, address of the token count, address of the claim counter, bytes from one thread's own
-`out` to the next for a single token that every thread does for itself, else 0. A thread takes whole tiles, so that no two write to one
-cache line.
+`out` to the next for a single token that every thread does for itself, else 0; of `…_taken`, also the row of x that becomes each token,
+int64 (tokens). A thread takes whole tiles, so that no two write to one cache line.
 """
 
 from __future__ import annotations
@@ -212,4 +212,14 @@ def _given_row(args, ith, token, k):
 
 int8_32, int8_256, float32, bfloat16 = (
     activations_kernel(kind, _given_row, out_word=1, counter_word=4) for kind in ("int8_32", "int8_256", "float32", "bfloat16")
+)
+
+
+@inline
+def _taken_row(args, ith, token, k):
+    return load_i64(args) + 4 * k * load_i64(load_i64(args + 48) + 8 * token)
+
+
+int8_32_taken, int8_256_taken, float32_taken, bfloat16_taken = (
+    activations_kernel(kind, _taken_row, out_word=1, counter_word=4) for kind in ("int8_32", "int8_256", "float32", "bfloat16")
 )

@@ -1,6 +1,6 @@
 """Mixtures of experts: which experts a token goes to, and any other kernel run once for each expert that has tokens, on those alone.
 
-A token's row is copied once for each of its experts, so that an expert's rows lie together: `slots`. Their order is that of experts, then
+A token's activations are made once for each of its experts, so that an expert's lie together: `slots`. Their order is that of experts, then
 of tokens; an expert with so many that they are tiled has the room that its last tile needs. The routing table, int64 words:
 
     0        stamp: walk << UNIT_BITS, plus the number of the op it was made for; 0 while it is written
@@ -17,7 +17,8 @@ Words of route: 0 logits float32 (tokens, n_experts), 1 out float32 (tokens, 2 n
 n_used), 7 token of each slot int64 (slots), 8 rows that tiles are filled up to, 9 address of the claim counter. Of each: 0 address of the
 kernel, 1 its words, int64 (n, 4): value, and what is added for each expert, slot and active expert before this one's, 2 n, 3 routing table,
 4 number of the op, 5 scratch, 6 scratch bytes per thread, 7 where in it the words go. Of mix: 0 rows float32 (slots, k), 1 routes, 2 out
-float32 (tokens, k), 3 k, 4 n_used, 5 address of the token count, 6 slot of each of a token's experts, 7 address of the claim counter.
+float32 (tokens, k), 3 k, 4 n_used, 5 address of the token count, 6 slot of each of a token's experts, 7 address of the claim counter, 8
+what is added, float32 (tokens, k), or 0.
 """
 
 from __future__ import annotations
@@ -146,7 +147,7 @@ def each(args, ith, crew):
 @kernel
 def mix(args, ith, crew):
     rows, routes, out, k = load_i64(args), load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
-    n_used, n_tokens, slots = load_i64(args + 32), load_i64(load_i64(args + 40)), load_i64(args + 48)
+    n_used, n_tokens, slots, added = load_i64(args + 32), load_i64(load_i64(args + 40)), load_i64(args + 48), load_i64(args + 64)
     pieces = (k + MIXED - 1) // MIXED
     while True:
         first, last = claim(load_i64(args + 56), crew, n_tokens * pieces, 1, n_tokens * pieces)
@@ -161,9 +162,13 @@ def mix(args, ith, crew):
                 for j in range(n_used):
                     row = rows + 4 * k * load_i64(places + 8 * j)
                     total = fma(_all(load_f32(weights + 4 * j)), load_f32x16(row + 4 * i), total)
+                if added != 0:
+                    total = total + load_f32x16(added + 4 * (k * token + i))
                 store_f32x16(out + 4 * (k * token + i), total)
             for i in range(max(begin, whole), end):
                 rest = np.float32(0)
                 for j in range(n_used):
                     rest += load_f32(weights + 4 * j) * load_f32(rows + 4 * (k * load_i64(places + 8 * j) + i))
+                if added != 0:
+                    rest += load_f32(added + 4 * (k * token + i))
                 store_f32(out + 4 * (k * token + i), rest)

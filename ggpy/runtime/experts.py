@@ -19,13 +19,18 @@ _WORDS_BYTES = 8 * 18  # of a kernel, at most
 
 @dataclass(frozen=True)
 class Experts:
-    """The calls of one `experts` op. number: of the op among its like, from 1 on. x, routes, out: buffers of its inputs and output."""
+    """The calls of one `experts` op. number: of the op among its like, from 1 on. x, routes, out: buffers of its inputs and output.
+
+    total: the sum that takes the result, whose buffer `out` then is; added: its other term.
+    """
 
     op: Op
     number: int
     x: Buffer
     routes: Buffer
     out: Buffer
+    total: Op | None = None
+    added: Buffer | None = None
 
     @property
     def routing(self) -> Routing:
@@ -41,17 +46,14 @@ class Experts:
         words = (self.routes, routing.n_experts, routing.n_used, count, Word("routing", routing=routing), self.number, slots, tokens,
                  target().padded_tokens, counter)  # fmt: skip
         made = [Call(("experts", "group"), words, (self.routes,), (routing,))]
-        rows = self._rows(4 * x.width)
-        made.append(self._take(rows, tokens))
         products: list[Buffer] = []
         sources: dict[str, Buffer] = {}
         for weight in (gate, up):
             kind = activation_kind(weight.format.name)
             if kind not in sources:
                 sources[kind] = self._rows(activation_bytes(kind, x.width))
-                made.append(
-                    self._each(("activations", kind), [*self._moved(rows, sources[kind]), x.width, *self._shared, 0], [rows], sources[kind])
-                )
+                taken = [self.x, *self._moved(sources[kind]), x.width, *self._shared, 0, Step(tokens, slot=8)]
+                made.append(self._each(("activations", f"{kind}_taken"), taken, [self.x], sources[kind]))
             products.append(self._rows(4 * (weight.rows // routing.n_experts)))
             made.append(self._linear(weight, sources[kind], products[-1]))
         kind = activation_kind(down.format.name)
@@ -61,8 +63,9 @@ class Experts:
         made.append(self._each(("pointwise", f"silu_mul_{kind}"), silu, products, hidden, 4 * down.cols))
         results = self._rows(4 * x.width)
         made.append(self._linear(down, hidden, results))
-        words = (results, self.routes, self.out, x.width, routing.n_used, count, slots, counter)
-        return [*made, Call(("experts", "mix"), words, (results, self.routes, routing), (self.out,), op=self.op)]
+        added = () if self.added is None else (self.added,)
+        words = (results, self.routes, self.out, x.width, routing.n_used, count, slots, counter, self.added or 0)
+        return [*made, Call(("experts", "mix"), words, (results, self.routes, routing, *added), (self.out,), op=self.total or self.op)]
 
     def _rows(self, row_bytes: int) -> Buffer:
         """Memory for a row in each slot."""
@@ -79,10 +82,6 @@ class Experts:
     @staticmethod
     def _moved(*buffers: Buffer) -> list[Step]:
         return [Step(buffer, slot=buffer.row_bytes) for buffer in buffers]
-
-    def _take(self, rows: Buffer, tokens: Word) -> Call:
-        words = [self.x, *self._moved(rows), rows.row_bytes // 4, self._shared[0], Step(tokens, slot=8), self._shared[1]]
-        return self._each(("pointwise", "take_rows"), words, [self.x], rows)
 
     def _linear(self, weight: Weight, source: Buffer, out: Buffer) -> Call:
         n_rows, (count, counter) = weight.rows // self.routing.n_experts, self._shared

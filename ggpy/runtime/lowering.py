@@ -1,8 +1,8 @@
 """From recorded ops to kernel calls: which kernel does each op, what it reads and writes, and which ops melt into one.
 
-Fused, where the recorded graph allows it: a norm or a gated activation with the quantization of the activations it feeds; a product with
-the sum that takes its result; the rotation of keys with their storage, and of heads with their norm. `fuse=False` keeps every op apart so
-that each can be compared on its own.
+Fused, where the recorded graph allows it: a norm or a gated activation with the quantization of the activations it feeds; a product, or
+experts, with the sum that takes the result; the rotation of keys with their storage, and of heads with their norm. `fuse=False` keeps every
+op apart so that each can be compared on its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Lowering:
         self.buffers: dict[Value, Buffer] = {}
         self._activations: dict[tuple[Value, str], Buffer] = {}
         self._consumers: dict[Value, list[Op]] = defaultdict(list)
-        self._sums: dict[Op, Op] = {}  # product -> the sum that takes its result
+        self._sums: dict[Op, Op] = {}  # product, or experts -> the sum that takes the result
         self._done: set[Op] = set()
         for op in ops:
             for value in op.inputs:
@@ -46,8 +46,9 @@ class Lowering:
                 getattr(self, f"_{op.name}")(op)
 
     def _find_sum(self, op: Op, order: dict[Op, int]) -> None:
-        """A product without bias whose one consumer is a sum with a value that exists by then."""
-        if op.name != "linear" or len(op.outputs) != 1 or op.params["weights"][0].bias is not None:
+        """A product without bias, or what experts give, whose one consumer is a sum with a value that exists by then."""
+        alone = op.name == "linear" and len(op.outputs) == 1 and op.params["weights"][0].bias is None
+        if not alone and op.name != "experts":
             return
         consumers = self._consumers[op.outputs[0]]
         if len(consumers) == 1 and consumers[0].name == "add" and consumers[0].inputs[0] is not consumers[0].inputs[1]:
@@ -233,7 +234,13 @@ class Lowering:
 
     def _experts(self, op: Op) -> None:
         number = sum(call.kernel == ("experts", "group") for call in self.calls) + 1
-        self.calls += Experts(op, number, *(self._buffer(v) for v in (*op.inputs, *op.outputs))).calls()
+        x, routes = (self._buffer(v) for v in op.inputs)
+        total = self._sums.get(op)
+        if total is None:
+            self.calls += Experts(op, number, x, routes, self._buffer(op.outputs[0])).calls()
+        else:
+            added = self._buffer(next(v for v in total.inputs if v is not op.outputs[0]))
+            self.calls += Experts(op, number, x, routes, self._buffer(total.outputs[0]), total, added).calls()
 
     def _add(self, op: Op) -> None:
         a, b, out = self._buffer(op.inputs[0]), self._buffer(op.inputs[1]), self._buffer(op.outputs[0])

@@ -116,6 +116,12 @@ def test_every_op_agrees_in_mixtures_of_experts(tmp_path: Path, name: str):
     check(path, TOKENS * 4, threads=2)
 
 
+def test_what_experts_give_is_added_as_it_is_mixed(tmp_path: Path):
+    with loaded(write_llama(tmp_path / "m.gguf", "F32", layers=1, experts=4)) as model:
+        assert ("pointwise", "add") not in model.program().kernels
+        assert ("pointwise", "add") in model.program(fuse=False).kernels
+
+
 @pytest.mark.parametrize("experts", [2, 17])
 def test_mixtures_of_experts_do_not_depend_on_threads(tmp_path: Path, experts: int):
     with loaded(write_llama(tmp_path / "m.gguf", "Q4_K", experts=experts)) as model:
