@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,6 +36,7 @@ from ggpy.runtime.weights import Weight, load_weights
 
 _CHUNK_VALUES = 1 << 22
 _F16_MAX = 65504.0
+_PIECE_ROWS = 8  # of logits, whose divergence is summed at a time
 
 
 def matrices(source: Source) -> list[SourceTensor]:
@@ -143,7 +146,7 @@ class Bench:
         _check_memory(outline, n_tokens)
         self.values = {tensor.name: half_precision(tensor) for tensor in chosen}
         self._tree = outline.weights({name: ("F16", values.view(np.uint8)) for name, values in self.values.items()}, config)
-        self._pool = ThreadPool(threads)
+        self._pool, self._workers = ThreadPool(threads), ThreadPoolExecutor(threads)
         cache = KVCache(config.cache_shape, max(map(len, segments)), len(segments))
         starts = np.cumsum([0, *map(len, segments)])
         self._rows = np.concatenate([np.arange(start + skip, start + len(ids)) for start, ids in zip(starts, segments, strict=False)])
@@ -161,7 +164,6 @@ class Bench:
         self.log_probs = _log_softmax(self._program.run_segments(self._segments, self._rows))
         if not np.isfinite(self.log_probs).all():
             raise ModelError(f"{printable(source.name)}: the model's own predictions are not finite")
-        self._likely = np.exp(self.log_probs)
         found = {name: self._program.first_call(values) for name, values in self.values.items()}
         self.places = {name: place for name, place in found.items() if place is not None}
         self.tensors = sorted(self.places, key=lambda name: (self.places[name], name))
@@ -182,8 +184,13 @@ class Bench:
     def divergence(self, since: str) -> float:
         """Mean KL divergence in nats from the unchanged model's predictions, now, if nothing was changed before the tensor `since`."""
         logits = self._program.run_again(self.places[since], self._rows)
-        log_probs = _log_softmax(logits)
-        return float((self._likely * (self.log_probs - log_probs)).sum(dtype=np.float64) / len(log_probs))
+        return sum(self._workers.map(partial(self._divergences, logits), range(0, len(logits), _PIECE_ROWS))) / len(logits)
+
+    def _divergences(self, logits: NDArray[np.float32], start: int) -> float:
+        """The sum of some rows' KL divergences, of as many as stay in a cache."""
+        rows = slice(start, start + _PIECE_ROWS)
+        before = self.log_probs[rows]
+        return float((np.exp(before) * (before - _log_softmax(logits[rows]))).sum(dtype=np.float64))
 
     def divergence_of(self, formats: Mapping[str, str], importance: Mapping[str, NDArray[np.float32]], threads: int) -> float:
         """Mean KL divergence in nats with every matrix in its format; then all are read from the source again."""
@@ -207,6 +214,7 @@ class Bench:
 
     def close(self) -> None:
         self._pool.close()
+        self._workers.shutdown()
 
 
 def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -91,10 +91,11 @@ def measure(
     known.put("tensors", {"order": bench.tensors})
     missing = [name for name in bench.tensors if name not in known.values]
     meter = Meter("measure", sum(tensors[name].n_values for name in missing), on_progress)
-    errors = {}
+    errors, sampled = {}, Meter("sample", len(missing), on_progress)
     for name in missing:  # before anything is changed, as what comes later runs on changed inputs
         inputs = bench.inputs(name)
         errors[name] = output_errors(bench.values[name], inputs, candidates(tensors[name]), importance_of(name, importance), threads)
+        sampled(name, 1)
     try:
         for name in reversed(missing):  # from the last on: what comes before the changed tensor is as it was
             probe = probe_format(tensors[name])

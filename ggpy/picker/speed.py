@@ -107,7 +107,7 @@ def _key(outline: Outline, threads: int, reference: str) -> str:
     shapes = sorted((t.name, t.shape) for t in matrices(outline.source))
     digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
     machine = target()
-    return f"speed 1, ggpy {ggpy.__version__}, {machine.cpu} ({machine.name}), {threads} threads, {reference}, {digest}"
+    return f"speed 2, ggpy {ggpy.__version__}, {machine.cpu} ({machine.name}), {threads} threads, {reference}, {digest}"
 
 
 class _Comparison:
@@ -228,11 +228,11 @@ def _layers_that_fit(outline: Outline) -> int:
 def _random_blocks(
     tensors: Sequence[SourceTensor], formats: Mapping[str, str]
 ) -> tuple[mmap.mmap, dict[str, tuple[str, NDArray[np.uint8]]]]:
-    """(format, uint8 (rows, row bytes)) by tensor, in pages of the size that mapped files have, and the memory they lie in."""
+    """(format, uint8 (rows, row bytes)) by tensor, in large pages, as recent systems keep mapped files, and the memory they lie in."""
     sizes = {t.name: t.rows * BLOCKS[formats[t.name]].row_bytes(t.columns) for t in tensors}
     memory = mmap.mmap(-1, sum(-(-size // 64) * 64 for size in sizes.values()))
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
     whole, at = np.frombuffer(memory, np.uint8), 0
     slabs: dict[tuple[str, int], NDArray[np.uint8]] = {}
     data = {}
