@@ -51,10 +51,18 @@ def _headline(found: Xray) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> Table:
-    """Aligned columns, the first `left` to the left."""
+    """Aligned columns, the first `left` to the left; the last gives way where there is no room."""
+    rows = [*rows]
+    widths = [max(len(cells[i]) for cells in (columns, *rows)) for i in range(len(columns))]
     made = Table(box=None, padding=(0, 2, 0, 0), title=Text(title, "bold"), title_justify="left", header_style="dim", pad_edge=False)
     for i, name in enumerate(columns):
-        made.add_column(Text(name), justify="left" if i < left else "right", no_wrap=True, overflow="ellipsis")
+        made.add_column(
+            Text(name),
+            justify="left" if i < left else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=widths[i] if i + 1 < len(columns) else None,
+        )
     for row in rows:
         made.add_row(*map(Text, row))
     return made
@@ -67,11 +75,11 @@ def _kinds(found: Xray) -> Table:
     rows, whole = [], found.n_values
     for kind, tensors in by_kind(found.tensors).items():
         weights, error = sum(t.n_values for t in tensors), pooled(tensors)
-        share = sum((t.error.share or 0.0) if t.error else 0.0 for t in tensors)
+        shares = [t.error.share for t in tensors if t.error and t.error.share is not None]
         types = ", ".join(dict.fromkeys(t.format for t in tensors))
         row = [printable(kind, 40), str(len(tensors)), types, f"{8 * sum(t.n_bytes for t in tensors) / max(1, weights):.3f}"]
         row.append(percent(weights / whole if whole else 0.0))
-        rows.append([*row, *((*_error(error, decibels), percent(share)) if found.base else ())])
+        rows.append([*row, *((*_error(error, decibels), percent(sum(shares)) if shares else "") if found.base else ())])
     columns = ["kind", "tensors", "types", "bits/weight", "of the weights"]
     return table("by kind", [*columns, *(("error", "dB", "of the loss") if found.base else ())], rows, 3)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from ggpy.arch import ARCHS
 from ggpy.converter.model_plan import plan_model
+from ggpy.converter.on_grid import recognise
 from ggpy.converter.options import Options
 from ggpy.converter.pipeline import default_output, open_source
 from ggpy.converter.progress import Warnings
@@ -101,6 +102,7 @@ def forecast(src: Path, out: Path | None, options: Options, context: int | None 
     warn, source = Warnings(options.strict, options.on_warning), open_source(src, options.lora)
     try:
         warn.extend(source.warnings)
+        source.tensors = recognise(source.tensors)
         planned = plan_model(source, options)
         warn.extend(planned.warnings)
         target = out or default_output(source.name, planned.recipe)

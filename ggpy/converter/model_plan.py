@@ -117,7 +117,7 @@ def _without_effect(source: Source, recipe: Recipe, choices: Choices) -> list[st
 
 
 def _requantized(source: Source, planned: Mapping[str, PlannedTensor]) -> list[str]:
-    lossy = {t.dtype for t in source.tensors if _is_requantized(t, BLOCKS[planned[t.name].format])}
+    lossy = {t.quantized.method if t.quantized else t.dtype for t in source.tensors if _is_requantized(t, BLOCKS[planned[t.name].format])}
     if not lossy:
         return []
     better = "type keep loses nothing or next to nothing" if any(t.repacked for t in source.tensors) else "a float source would be better"

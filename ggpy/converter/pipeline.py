@@ -13,6 +13,7 @@ from ggpy.blocks import BLOCKS
 from ggpy.converter.huggingface import HuggingFaceSource
 from ggpy.converter.lora_merge import Weighted
 from ggpy.converter.model_plan import ModelPlan, plan_model, widen, wider
+from ggpy.converter.on_grid import recognise
 from ggpy.converter.options import Options
 from ggpy.converter.progress import Meter, OnProgress, OnWarning, Progress, Warnings
 from ggpy.converter.proof import Proof
@@ -60,7 +61,7 @@ def convert(
 
     out: default is the model's name and type, in the current directory.
     type: a llama-quantize type, or keep or exact, which take quantized weights as they are (see `ggpy.converter.keep`), in any case; by
-        default keep for checkpoints that are quantized already, else q4_k_m.
+        default keep for checkpoints that are quantized already, or whose weights lie on a block format's grid, else q4_k_m.
     imatrix: an importance matrix of llama-imatrix, GGUF or the older format: weights that meet large activations are stored better.
     calibrate: a text file, a folder of some or a Hub data set (owner/name[@revision][:FILE]) to take through the model, so that every
         matrix is quantized for the inputs it gets.
@@ -121,6 +122,7 @@ def convert_with(src: Path, out: Path | None, options: Options) -> Report:
     warn, source, kept = Warnings(options.strict, options.on_warning), open_source(src, options.lora), contextlib.ExitStack()
     try:
         warn.extend(source.warnings)
+        source.tensors = recognise(source.tensors)
         planned = plan_model(source, options)
         warn.extend(planned.warnings)
         target = out or default_output(source.name, planned.recipe)
@@ -207,7 +209,9 @@ def _calibrate(source: Source, planned: ModelPlan, options: Options, scratch: Sc
     from ggpy.converter.calibrate import calibrate
 
     found = calibrate(source, planned, options, scratch)
-    planned.blocks, planned.metadata, planned.coverage = found.blocks, {**planned.metadata, **found.metadata}, found.said
+    as_they_are = {tensor.name for tensor in source.tensors if planned.tensors[tensor.name].format in tensor.repacked}
+    planned.blocks = {name: blocks for name, blocks in found.blocks.items() if name not in as_they_are}
+    planned.metadata, planned.coverage = {**planned.metadata, **found.metadata}, found.said
     planned.importance |= found.importance
 
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ggpy.runtime.encode import FLOATS
+
 if TYPE_CHECKING:
     from ggpy.converter.report import TensorReport
 
@@ -20,7 +22,12 @@ def repacking_lines(tensors: Sequence[TensorReport]) -> Iterator[str]:
     for (method, repacked, requantized), group in groups.items():
         formats = ", ".join(f"{count} {format}" for format, count in Counter(t.format for t in group).items())
         subject = f"{method}: {len(group)} {'tensor' if len(group) == 1 else 'tensors'}"
-        if repacked == "exact":
+        if repacked and group[0].dtype in FLOATS:  # floats, whose values alone show that they were quantized
+            largest = max(t.worst_error or 0.0 for t in group)
+            loss = f"error {_rmse(group):.4%}, no weight off by more than {largest:.3%} of its block's largest" if largest else "no loss"
+            lie, stay = ("tensor lies", "stays") if len(group) == 1 else ("tensors lie", "stay")
+            yield f"{len(group)} {lie} {method} and {stay} on it ({formats}): {loss}"
+        elif repacked == "exact":
             yield f"{subject} repacked bit for bit ({formats})"
         elif repacked == "rounded":
             worst = max(t.worst_error or 0.0 for t in group)

@@ -263,7 +263,8 @@ class Stream:
 def _pieces(jobs: list[Job], measure_error: bool) -> Iterator[_Piece]:
     for job in jobs:
         rows = (job.stored_rows or job.tensor.open)()
-        values = job.tensor.open() if measure_error and job.copied and (job.blocks or job.tensor.raw is None) else None
+        encoded = job.blocks or job.tensor.raw is None or job.format.name in job.tensor.repacked
+        values = job.tensor.open() if measure_error and job.copied and encoded else None
         yield from (_Piece(job, rows, values, start, stop) for start, stop in job.pieces())
 
 
@@ -272,7 +273,7 @@ def _measured(piece: _Piece, data: np.ndarray, fault: str | None) -> _Chunk:
     data = np.ascontiguousarray(data)
     if piece.values is None:
         return _Chunk(data, zlib.crc32(data.data), fault=fault)
-    values, format = piece.values(piece.start, piece.stop), piece.job.format
+    values, format = widened(piece.values(piece.start, piece.stop)), piece.job.format
     differences = dequantize(data, format) - values
     peaks, errors = (np.abs(x).reshape(-1, format.block_values).max(axis=1) for x in (values, differences))
     worst = float(np.divide(errors, peaks, out=np.zeros_like(errors), where=peaks > 0).max(initial=0.0))

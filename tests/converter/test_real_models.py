@@ -41,7 +41,8 @@ def test_half_precision_checkpoints_lose_nothing(shared: Path, tmp_path: Path, v
 @pytest.mark.real_model
 def test_smollm2_becomes_the_file_that_others_made_of_it(smollm2_checkpoint: Path, smollm2_gguf: Path, tmp_path: Path):
     """The checkpoint was rebuilt from a Q4_1 file of llama.cpp's: quantized the same way it gives that file's bytes again."""
-    convert(smollm2_checkpoint, tmp_path / "out.gguf", "q4_1")
+    report = convert(smollm2_checkpoint, tmp_path / "out.gguf")
+    assert report.recipe == "Q4_1" and "210 tensors lie on the Q4_1 grid and stay on it (210 Q4_1): error" in str(report)
     with open_gguf(tmp_path / "out.gguf") as ours, open_gguf(smollm2_gguf) as theirs:
         assert ours.tensors.keys() == theirs.tensors.keys()
         for name, tensor in theirs.tensors.items():
