@@ -113,7 +113,7 @@ def calibrate(source: Source, planned: ModelPlan, options: Options, scratch: Scr
         def embedded(rows: Array) -> Array:
             return dequantize(encode_rows(rows, embedding, options.workers), embedding) if embedding else rows
 
-        run(model.arch, config, model.tensors, CalibrationOps(config, chunks, products, look, embedded=embedded))
+        run(model.arch, config, model.tensors, CalibrationOps(config, chunks, products, look, twice=way.twice, embedded=embedded))
     found = look.result
     readers = {name: scratch.reader(place) for name, place in found.places.items() if name not in found.failed}
     blocks = {name: (lambda reader=reader: reader) for name, reader in readers.items()}

@@ -54,7 +54,7 @@ class Repository:
         try:
             # Unlike list_repo_files, it does not try again for half a minute where there is no network.
             found = HfApi().repo_info(self._id, repo_type=self._kind, revision=self._revision, timeout=10)
-            return [file.rfilename for file in found.siblings or []]
+            return [file.rfilename for file in found.siblings or []]  # pyright: ignore[reportAttributeAccessIssue]
         except HfHubHTTPError:
             raise
         except Exception as offline:  # no network, by choice or not: of the HTTP library, which differs between versions

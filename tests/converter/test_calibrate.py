@@ -35,15 +35,16 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_same_bytes_on_any_number_of_threads_and_from_any_source(checkpoint: Path, text: Path, tmp_path: Path):
+@pytest.mark.parametrize("method", ["imatrix", "gptaq"])
+def test_the_same_bytes_on_any_number_of_threads_and_from_any_source(checkpoint: Path, text: Path, tmp_path: Path, method: str):
     convert(checkpoint, tmp_path / "float.gguf", "f32")
     results = []
     for threads, source in ((1, checkpoint), (2, checkpoint), (2, tmp_path / "float.gguf")):
         out = tmp_path / f"{len(results)}.gguf"
-        convert(source, out, "q4_0", calibrate=text, method="imatrix", threads=threads)
+        convert(source, out, "q4_0", calibrate=text, method=method, threads=threads)
         with open_gguf(out) as file:
             results.append({name: tensor.data.tobytes() for name, tensor in file.tensors.items()})
-            assert file.metadata.string("ggpy.quantize.method") == "imatrix"
+            assert file.metadata.string("ggpy.quantize.method") == method
             assert file.metadata.string("ggpy.quantize.dataset") == "text.txt"
     assert results[0] == results[1] == results[2]
     assert (tmp_path / "0.gguf").read_bytes() == (tmp_path / "1.gguf").read_bytes()
@@ -181,7 +182,7 @@ def test_gptq_predicts_better_on_other_text(shared: Path, tmp_path: Path):
     stories = (shared / "texts" / "tinystories-sample.txt").read_text(encoding="utf-8")
     (tmp_path / "first.txt").write_text(stories[:60_000], encoding="utf-8")
     files = {"base": convert(DEMO, tmp_path / "base.gguf", "f32", verify="none").path}
-    for method in ("imatrix", "gptq"):
+    for method in ("imatrix", "gptq", "gptaq"):
         options = {"calibrate": tmp_path / "first.txt", "method": method, "calibration_tokens": 8192, "verify": "none"}
         files[method] = convert(DEMO, tmp_path / f"{method}.gguf", "q4_0", **options).path
     files["rtn"] = convert(DEMO, tmp_path / "rtn.gguf", "q4_0", verify="none").path
@@ -191,3 +192,4 @@ def test_gptq_predicts_better_on_other_text(shared: Path, tmp_path: Path):
     kl = {name: float(kl_divergence(expected, log_softmax(model.logits(ids))).mean()) for name, model in models.items()}
     assert kl["gptq"] < 0.6 * kl["rtn"]
     assert kl["gptq"] < 0.65 * kl["imatrix"]
+    assert kl["gptaq"] < 0.9 * kl["gptq"]

@@ -1,0 +1,47 @@
+"""Weights that make up for what their inputs have lost: the W' whose outputs on the inputs x, which quantized layers give, are nearest to
+those of W on the inputs that the model as it was gives.
+
+With H = Σ x xᵀ and D = Σ (exact − x) xᵀ these are W + W D H⁻¹, by least squares. Quantizing them with H then has the error of the inputs in
+mind too, which is what GPTAQ (arXiv 2504.02692) does column by column.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ggpy.quantize.factor import to_upper_factor
+from ggpy.quantize.products import Products
+
+DAMPING = 0.05
+_BLOCK = 128  # columns that are solved for at a time, as `ggpy.quantize.factor` has them
+
+
+def made_up_for(
+    weights: NDArray[np.float32], gram: np.ndarray, drift: NDArray[np.float64], products: Products, damping: float = DAMPING
+) -> NDArray[np.float32]:
+    """W', float32 (rows, cols), of weights (rows, cols), H and D (cols, cols). damping: what is added to the diagonal of H, as a share of
+    its mean, so that what is of this text alone is not learnt by heart."""
+    matrix = np.array(gram, np.float64)
+    mean = float(np.diagonal(matrix).mean()) if len(matrix) else 0.0
+    if not mean > 0:
+        return weights
+    matrix.flat[:: len(matrix) + 1] += damping * mean
+    to_upper_factor(matrix)
+    moved = products.linear(weights, drift.T.astype(np.float32))[0].T.astype(np.float64)
+    _solve(matrix, moved)
+    return (weights + moved.T).astype(np.float32)
+
+
+def _solve(upper: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    """Turn values, (n, m), into (A Aᵀ)⁻¹ values, A being the upper triangle of `upper`."""
+    n = len(upper)
+    for stop in range(n, 0, -_BLOCK):
+        start = max(0, stop - _BLOCK)
+        values[start:stop] -= upper[start:stop, stop:] @ values[stop:]
+        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]), values[start:stop])
+    starts = range(n - (n - 1) // _BLOCK * _BLOCK - _BLOCK, n, _BLOCK)
+    for start in starts:
+        stop, start = start + _BLOCK, max(0, start)
+        values[start:stop] -= upper[:start, start:stop].T @ values[:start]
+        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]).T, values[start:stop])
