@@ -25,6 +25,10 @@ GEMMAS = GEMMA | HEADS | {"query_pre_attn_scalar": 64}
 ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "qwen2": ("Qwen2", {}),
+    "qwen2moe": (
+        "Qwen2Moe",
+        {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 256, "shared_expert_intermediate_size": 256},
+    ),
     "qwen3": ("Qwen3", HEADS),
     "qwen3moe": (
         "Qwen3Moe",
