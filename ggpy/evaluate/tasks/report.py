@@ -30,7 +30,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One example. chosen, normalised: what the model chose, or None and None for a text; said: what it said, for one with an answer."""
+    """One example, by its line in the file. said: what the model chose or said; expected: what is right, of several answers the first.
+
+    is_right_normalised: whether choosing by likelihood per character is right; None where nothing was to choose.
+    """
 
     line: int
     is_right: bool
