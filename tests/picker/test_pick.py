@@ -8,13 +8,16 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import ggpy
 from ggpy.cli import convert as convert_command
 from ggpy.cli import pick as pick_command
 from ggpy.converter import convert
+from ggpy.converter.imatrix import Collected, ImportanceMatrix, write_imatrix
 from ggpy.converter.options import Options
+from ggpy.converter.pipeline import open_source
 from ggpy.errors import GGPyError
 from ggpy.evaluate import evaluate
 from ggpy.picker import sensitivity, speed
@@ -150,6 +153,19 @@ def test_an_override_keeps_tensors_out_of_the_choice():
     assert kept.chosen.bits_per_weight <= 5.0
     with pytest.raises(GGPyError, match=r"tensor blk\.0\.attn_v\.weight is to be TQ1_0, which is not measured"):
         find(Target(bits_per_weight=5.0), overrides=(("attn_v", "tq1_0"),))
+
+
+def test_an_importance_matrix_is_measured_with_and_counted(picked: Pick, tmp_path: Path):
+    rng, path = np.random.default_rng(0), tmp_path / "imatrix.gguf"
+    shapes = {t.name: t.shape for t in open_source(DEMO).tensors if t.name in picked.formats and t.name != "token_embd.weight"}
+    seen = {name: Collected(rng.lognormal(0, 1, (1, shape[-1])).astype(np.float32), np.array([64])) for name, shape in shapes.items()}
+    write_imatrix(ImportanceMatrix(seen, ("text.txt",), 1, 64), path)
+    weighted = find(Target(), imatrix=path)
+    name = next(iter(shapes))
+    assert weighted.sensitivities[name].errors["Q4_K"] != picked.sensitivities[name].errors["Q4_K"]
+    assert weighted.sensitivities["token_embd.weight"].errors == picked.sensitivities["token_embd.weight"].errors
+    report = convert(DEMO, tmp_path / "own.gguf", weighted.recipe, overrides=weighted.overrides, imatrix=path)
+    assert report.file_bytes == weighted.chosen.file_bytes
 
 
 def test_a_quantized_file_can_be_a_source_and_keep_its_types(tmp_path: Path):
