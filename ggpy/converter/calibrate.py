@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +23,7 @@ from ggpy.converter.source import RowReader, Source, SourceTensor
 from ggpy.converter.stream import Job
 from ggpy.errors import GGPyError, printable
 from ggpy.gguf import GGUFWriter, open_gguf
+from ggpy.quantize.awq import Folded, fold
 from ggpy.quantize.calibration import EMBEDDING, OUTPUT, CalibrationOps, Matrix, run
 from ggpy.quantize.driver import Sequential
 from ggpy.quantize.products import Array, Products
@@ -106,18 +107,31 @@ def calibrate(source: Source, planned: ModelPlan, options: Options, scratch: Scr
         limit = max(1, (options.calibration_tokens or DEFAULT_TOKENS) // length)
         chunks = cut(model.tokenizer, read_texts(find_texts(str(options.calibrate))), length, limit, spread=True)
         config = model.config.for_context(length)
-        meter = Meter("calibrate", weights_of(model, config), options.on_progress)
+        meter = Meter("calibrate", weights_of(model, config) * (2 if way.folds else 1), options.on_progress)
+        tensors, folded = model.tensors, None
+        if way.folds:
+            folded = fold(model.arch, config, tensors, chunks, formats, products, threads=options.workers, on_matrix=meter)
+            tensors = {**tensors, **folded.tensors}
+            source.scaled = folded.producers
+            source.tensors = [_replaced(tensor, folded.tensors.get(tensor.name)) for tensor in source.tensors]
         look = Sequential(formats, way, products, scratch, threads=options.workers, on_matrix=meter)
         embedding = formats.get(EMBEDDING)
 
         def embedded(rows: Array) -> Array:
             return dequantize(encode_rows(rows, embedding, options.workers), embedding) if embedding else rows
 
-        run(model.arch, config, model.tensors, CalibrationOps(config, chunks, products, look, twice=way.twice, embedded=embedded))
+        run(model.arch, config, tensors, CalibrationOps(config, chunks, products, look, twice=way.twice, embedded=embedded))
     found = look.result
     readers = {name: scratch.reader(place) for name, place in found.places.items() if name not in found.failed}
     blocks = {name: (lambda reader=reader: reader) for name, reader in readers.items()}
-    return Calibrated(blocks, found.importance, _metadata(way, chunks), _told(way, chunks, found.kept))
+    return Calibrated(blocks, found.importance, _metadata(way, chunks), _told(way, chunks, found.kept, folded))
+
+
+def _replaced(tensor: SourceTensor, folded: Matrix | None) -> SourceTensor:
+    """A tensor with scales folded into it, which no longer is what lies in the source."""
+    if folded is None:
+        return tensor
+    return replace(tensor, dtype="F32", open=lambda: folded.read, raw=None, quantized=None, repacked={})
 
 
 def _is_quantized(job: Job) -> bool:
@@ -136,7 +150,7 @@ def _metadata(way: Way, chunks: Chunks) -> dict[str, str | int]:
     return {"ggpy.quantize.method": way.name, "ggpy.quantize.dataset": names, "ggpy.quantize.tokens": chunks.ids.size}
 
 
-def _told(way: Way, chunks: Chunks, kept: Mapping[str, int]) -> str:
+def _told(way: Way, chunks: Chunks, kept: Mapping[str, int], folded: Folded | None) -> str:
     texts = printable(chunks.names[0], 80) + (f" and {len(chunks.names) - 1} more" if len(chunks.names) > 1 else "")
     ways = ", ".join(f"{count} by {name}" for name, count in sorted(kept.items()))
-    return f"calibrated on {chunks.ids.size} tokens of {texts} for {way.name}: matrices {ways or 'none'}"
+    return f"calibrated on {chunks.ids.size} tokens of {texts} for {way.name}: matrices {ways or 'none'}{f'; {folded}' if folded else ''}"

@@ -48,6 +48,7 @@ class HuggingFaceSource:
 
     def __init__(self, path: Path, adapters: Sequence[Weighted] = ()):
         self.name = "-".join([model_name(path), *(model_name(adapter.path) for adapter in adapters)])
+        self.scaled: frozenset[str] = frozenset()
         self._adapters: list[Adapter] = []
         self._changed: Merged | None = None
         self.checkpoint = Checkpoint(path)

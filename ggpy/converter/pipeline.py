@@ -65,8 +65,8 @@ def convert(
     imatrix: an importance matrix of llama-imatrix, GGUF or the older format: weights that meet large activations are stored better.
     calibrate: a text file, a folder of some or a Hub data set (owner/name[@revision][:FILE]) to take through the model, so that every
         matrix is quantized for the inputs it gets.
-    method: how it is rounded then: imatrix, gptq, gptaq or auto (see `ggpy.quantize.ways`). calibration_tokens: how much of the text is
-        read, by default 32768 tokens, taken from all over it.
+    method: how it is rounded then: imatrix, awq, gptq, gptaq or auto (see `ggpy.quantize.ways`). calibration_tokens: how much of the text
+        is read, by default 32768 tokens, taken from all over it.
     overrides: block formats of single tensors, such as {"ffn_down": "q6_k"}: the first pattern that is found in a tensor's name counts.
     output_type: block format of output.weight, or of the embedding where that stands for both; embedding_type: of the embedding.
     keep_output: leave output.weight as it is.

@@ -38,6 +38,7 @@ class GGUFSource:
         self.metadata: Mapping[str, Any] = metadata
         self.name, self.alignment, self.warnings = _PART.sub("", path.stem), self._gguf.alignment, []
         self.merged: tuple[str, ...] = ()
+        self.scaled: frozenset[str] = frozenset()
         self.files = {file.identity for file in self._files.values()}
         self.architecture = arch = metadata.string("general.architecture")
         self.facts = model_facts(metadata, arch)

@@ -101,7 +101,7 @@ def model_facts(metadata: Mapping[str, Any], arch: str) -> ModelFacts:
 class Source(Protocol):
     """A model to convert. `architecture`: as GGUF names it; `metadata`: at least the keys that carry that name. `warnings`: what was
     decided for the user, one line each. `files`: (device, inode) of what is being read. `merged`: the adapters that were merged into it,
-    one line each."""
+    one line each. `scaled`: tensors that give other columns than the model's own, which the matrices that read them make up for."""
 
     name: str
     architecture: str
@@ -111,6 +111,7 @@ class Source(Protocol):
     warnings: list[str]
     files: set[tuple[int, int]]
     merged: tuple[str, ...]
+    scaled: frozenset[str]
     alignment: int
 
     def describe(self, writer: GGUFWriter, recipe: Recipe, added: Mapping[str, str | int]) -> None:

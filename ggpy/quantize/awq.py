@@ -54,6 +54,17 @@ class Folded:
         """How many links got scales."""
         return sum(link.exponent > 0 for link in self.links)
 
+    @property
+    def producers(self) -> frozenset[str]:
+        """Tensors that give other columns than before."""
+        return frozenset(link.producer for link in self.links if link.exponent)
+
+    def __str__(self) -> str:
+        """What was kept, and why, in a few words."""
+        gains = [1 - link.gain for link in self.links if link.exponent]
+        why = f", where they take {np.mean(gains):.0%} of the squared error on held-out tokens" if gains else ""
+        return f"scales kept in {self.kept} of {len(self.links)} places{why}"
+
 
 def fold(
     arch: Architecture,
@@ -123,7 +134,7 @@ class _Search:
         ]
         if not parts:
             return
-        counted, judged = inputs.units[:-1] or inputs.units, inputs.units[-1:]
+        counted, judged = _apart(inputs.units)
         grams = [self._gram(inputs.x, units) for units in (counted, judged)]
         sizes = np.mean([np.abs(inputs.x[unit]).mean(0, dtype=np.float64) for unit in counted if unit.stop > unit.start], axis=0)
         if link.heads:
@@ -193,6 +204,14 @@ class _Search:
             change.rows = rows if change.rows is None else change.rows * rows
         if columns is not None:
             change.columns = columns if change.columns is None else change.columns * columns
+
+
+def _apart(units: Sequence[slice]) -> tuple[Sequence[slice], Sequence[slice]]:
+    """Tokens to search on and tokens to judge by: the last unit, or the second half of the only one."""
+    if len(units) > 1:
+        return units[:-1], units[-1:]
+    middle = (units[0].start + units[0].stop) // 2
+    return (slice(units[0].start, middle),), (slice(middle, units[0].stop),)
 
 
 def _key(matrices: Sequence[Matrix]) -> tuple[tuple[str, int], ...]:

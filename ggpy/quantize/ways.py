@@ -15,10 +15,10 @@ from ggpy.quantize.products import Array, Products
 from ggpy.quantize.statistics import Gram
 from ggpy.runtime.encode import encode_rows
 
-WAYS = ("rtn", "imatrix", "gptq", "gptaq", "auto")
-"""What a conversion may be asked for: each weight to the nearest value; with an eye on how large its inputs are; with
-the errors of one column made up for by those behind it; so, and with what inputs lost in quantized layers made up for too; whichever of
-the first three does best on inputs that none of them saw."""
+WAYS = ("rtn", "imatrix", "awq", "gptq", "gptaq", "auto")
+"""What a conversion may be asked for: each weight to the nearest value; with an eye on how large its inputs are; so,
+with columns scaled up that see large ones; with the errors of one column made up for by those behind it; so, and with what inputs lost in
+quantized layers made up for too; whichever of the first, the second and the fourth does best on inputs that none of them saw."""
 DEFAULT_WAY = "gptq"
 _FEW = 32  # inputs: fewer say nothing of how large each column's are
 
@@ -50,13 +50,18 @@ class Way:
         """Whether tokens are kept back to judge by."""
         return self.name == "auto"
 
+    @property
+    def folds(self) -> bool:
+        """Whether scales are folded into the model first (`quantize.awq`)."""
+        return self.name == "awq"
+
     def needs_gram(self, tokens: int, cols: int) -> bool:
         """Whether sums of squares are not enough; of few tokens there is no more to know."""
         return self.name in ("gptq", "gptaq", "auto") and tokens >= max(_FEW, cols // 8)
 
     def quantize(self, weights: Array, seen: Seen, format: BlockFormat, products: Products, threads: int) -> tuple[NDArray[np.uint8], str]:
         """Blocks of weights (rows, cols), uint8 (rows, row_bytes), and by which of `WAYS` they were made."""
-        ways = ("rtn", "imatrix", "gptq") if self.name == "auto" else (self.name,)
+        ways = ("rtn", "imatrix", "gptq") if self.name == "auto" else ("imatrix",) if self.folds else (self.name,)
         made = {way: blocks for way in ways if (blocks := _blocks(way, weights, seen, format, products, threads)) is not None}
         for way in ("gptq", "imatrix", "rtn"):
             if not made and (blocks := _blocks(way, weights, seen, format, products, threads)) is not None:

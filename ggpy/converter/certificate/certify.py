@@ -75,7 +75,7 @@ def certify(source: Source, path: Path, threads: int, on_layer: OnLayer = lambda
             config = arch.config(gguf)
             config = config.for_context(config.context_length)
             probe = probe_for(gguf.metadata, config.n_vocab, config.context_length)
-            states = _counted(_source_states(source, arch, config, probe, products), on_layer)
+            states = _counted(_unscaled(source, _source_states(source, arch, config, probe, products)), on_layer)
             with np.errstate(all="ignore"):  # weights may be absurd; what is not finite shows in the figures
                 measured = measure(states, arch, config, rows_of(gguf, file), probe, products)
         finally:
@@ -106,6 +106,14 @@ def _certificate(measured: Measured, gguf: GGUFFile, config: Config, probe: Prob
     )
     fault = verdict.fault and f"{verdict.fault}; KL {kl:.3g} nats from the source, expected below {verdict.kl_limit:.2g}"
     return certificate, fault
+
+
+def _unscaled(source: Source, states: Iterator[State]) -> Iterator[State]:
+    """The states without the stages of tensors that have scales folded into them, whose columns are others in the file."""
+    for state in states:
+        for stage in [stage for stage in state.stages if f"{state.name}.{stage}.weight" in source.scaled]:
+            del state.stages[stage]
+        yield state
 
 
 def _source_states(source: Source, arch: Architecture, config: Config, probe: Probe, products: Products) -> Iterator[State]:
