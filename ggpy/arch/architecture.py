@@ -22,6 +22,7 @@ class TensorRule:
         vector, its elements. Rows move whole, so that packed rows can be reordered as well as floats.
     `plus`: what is added to every stored value: norms that are stored as their difference from 1.
     `switch`: the boolean config key that says whether the tensor exists; without one it must be there.
+    `one_row`: whether the checkpoint stores the vector as a matrix of one row.
     `tied`: name of the checkpoint's tensor that stands for this one too when the config ties the two.
     """
 
@@ -31,6 +32,7 @@ class TensorRule:
     row_order: Callable[[HFConfig, int], np.ndarray] | None = None
     plus: float = 0.0
     switch: str | None = None
+    one_row: bool = False
     tied: str | None = None
 
 

@@ -57,6 +57,29 @@ def hf_config(
     return values
 
 
+def mixture_hf_config(
+    file: GGUFFile,
+    config: Config,
+    *,
+    model_class: str,
+    model_type: str,
+    count_key: str = "num_experts",
+    width_key: str | None = None,
+    biases: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    fixed: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """As `hf_config`, of a file with experts. count_key: of their number; width_key: of their width where intermediate_size is not that.
+
+    fixed: keys whose values such files imply.
+    """
+    values = hf_config(file, config, model_class=model_class, model_type=model_type, biases=biases)
+    values |= {count_key: config.n_experts, "num_experts_per_tok": config.n_experts_used, **fixed}
+    if width_key:
+        values[width_key] = config.d_ff
+        values["intermediate_size"] = int(file.metadata.integer(f"{_prefix(file)}.feed_forward_length", minimum=1))
+    return values
+
+
 def _prefix(file: GGUFFile) -> str:
     """What the keys of the model's own metadata begin with."""
     return file.metadata.string("general.architecture")

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ggpy.arch import decoder
+from ggpy.arch import decoder, decoder_export
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, heads
@@ -108,6 +108,12 @@ def metadata(hf: HFConfig) -> dict[str, Any]:
     return {f"gemma.{key}": value for key, value in shared_metadata(hf, rope_settings(hf)).items()}
 
 
+def export(file: GGUFFile, config: Config) -> dict[str, Any]:
+    """config.json of the checkpoint that a gemma file holds."""
+    values = decoder_export.hf_config(file, config, model_class="GemmaForCausalLM", model_type="gemma")
+    return values | dict.fromkeys(("hidden_act", "hidden_activation"), "gelu_pytorch_tanh")
+
+
 # --- running ------------------------------------------------------------------------------------------------------------
 
 
@@ -204,4 +210,5 @@ GEMMA = Architecture(
     config=config,
     shapes=decoder.shapes,
     forward=forward,
+    hf_config=export,
 )

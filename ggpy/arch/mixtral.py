@@ -8,6 +8,7 @@ from typing import Any
 
 from ggpy.arch import llama, mixture
 from ggpy.arch.decoder import LAYER
+from ggpy.arch.decoder_export import mixture_hf_config
 from ggpy.arch.hf_config import HFConfig
 
 _EXPERT = LAYER + "block_sparse_moe.experts.{e}."
@@ -25,5 +26,5 @@ MIXTRAL = replace(
     rules=mixture.with_experts(llama.RULES, _EXPERTS),
     sizes=partial(mixture.sizes, d_expert="intermediate_size"),
     metadata=metadata,
-    hf_config=None,
+    hf_config=partial(mixture_hf_config, model_class="MixtralForCausalLM", model_type="mixtral", count_key="num_local_experts"),
 )

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ggpy.arch import decoder
+from ggpy.arch import decoder, decoder_export
 from ggpy.arch.architecture import Architecture, TensorRule
 from ggpy.arch.config import Config, frequency_divisors, read_config
 from ggpy.arch.decoder import EMBEDDING, LAYER, OUTPUT, OUTPUT_NORM, head_dim, heads
 from ggpy.arch.hf_config import HFConfig
 from ggpy.arch.hf_rope import RopeSettings, rope_settings
 from ggpy.gguf import GGUFFile
-from ggpy.runtime.rotary import HALVES
+from ggpy.runtime.rotary import HALVES, Rope
 
 # --- conversion: what a Hugging Face checkpoint becomes ---------------------------------------------------------------
 
@@ -111,6 +111,27 @@ def _amplitude(hf: HFConfig, rope: RopeSettings) -> float:
     return rope.scaling.number("attention_factor", usual, above=0)
 
 
+def export(file: GGUFFile, config: Config) -> dict[str, Any]:
+    """config.json of the checkpoint that a phi3 file holds; a padding token is in it only if the file has one."""
+    assert isinstance(config, Phi3Config)
+    plain = replace(config, rope=Rope(config.head_dim, config.head_dim, config.rope.base, HALVES), rope_beyond=None)
+    values = decoder_export.hf_config(file, plain, model_class="Phi3ForCausalLM", model_type="phi3")
+    values |= {"partial_rotary_factor": config.rope.n_rot / config.head_dim, "sliding_window": config.window or None, "pad_token_id": None}
+    if config.rope_beyond is not None:
+        trained, beyond = config.rope_beyond
+        long, short = beyond(trained + 1).factors, config.rope.factors
+        assert long is not None and short is not None
+        values["original_max_position_embeddings"] = trained
+        values["rope_scaling"] = {
+            "rope_type": "longrope",
+            "long_factor": long.astype(float).tolist(),
+            "short_factor": short.astype(float).tolist(),
+            "original_max_position_embeddings": trained,
+            "attention_factor": config.rope.amplitude,
+        }
+    return values
+
+
 # --- running: what the file's tensors compute --------------------------------------------------------------------------
 
 
@@ -171,4 +192,5 @@ PHI3 = Architecture(
     config=config,
     shapes=shapes,
     forward=partial(decoder.forward, layer=layer),
+    hf_config=export,
 )

@@ -10,6 +10,7 @@ from ggpy.arch import decoder, mixture, qwen2
 from ggpy.arch.architecture import TensorRule
 from ggpy.arch.config import MAX_DIM, Config, read_config
 from ggpy.arch.decoder import LAYER, sliding_window
+from ggpy.arch.decoder_export import mixture_hf_config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import HALVES
@@ -21,7 +22,7 @@ _EXPERTS = mixture.expert_rules(
     LAYER + "mlp.gate.weight", _EXPERT + "gate_proj.weight", _EXPERT + "up_proj.weight", _EXPERT + "down_proj.weight"
 )
 _SHARED_EXPERT = (
-    TensorRule("blk.{i}.ffn_gate_inp_shexp.weight", LAYER + "mlp.shared_expert_gate.weight", ("d_model",)),
+    TensorRule("blk.{i}.ffn_gate_inp_shexp.weight", LAYER + "mlp.shared_expert_gate.weight", ("d_model",), one_row=True),
     TensorRule("blk.{i}.ffn_gate_shexp.weight", _SHARED + "gate_proj.weight", ("d_shared", "d_model")),
     TensorRule("blk.{i}.ffn_up_shexp.weight", _SHARED + "up_proj.weight", ("d_shared", "d_model")),
     TensorRule("blk.{i}.ffn_down_shexp.weight", _SHARED + "down_proj.weight", ("d_model", "d_shared")),
@@ -54,6 +55,13 @@ def remarks(hf: HFConfig) -> list[str]:
     if hf.boolean("tie_word_embeddings", False):
         found.append("tie_word_embeddings is true: llama.cpp reads qwen2moe files with a head of their own only")
     return found
+
+
+def export(file: GGUFFile, config: Config) -> dict[str, Any]:
+    """config.json of the checkpoint that a qwen2moe file holds."""
+    assert isinstance(config, Qwen2MoeConfig)
+    values = mixture_hf_config(file, config, model_class="Qwen2MoeForCausalLM", model_type="qwen2_moe", width_key="moe_intermediate_size")
+    return values | {"shared_expert_intermediate_size": config.d_shared, "norm_topk_prob": False}
 
 
 # --- running ------------------------------------------------------------------------------------------------------------
@@ -109,5 +117,5 @@ QWEN2MOE = replace(
     config=config,
     shapes=shapes,
     forward=partial(decoder.forward, layer=layer),
-    hf_config=None,
+    hf_config=export,
 )

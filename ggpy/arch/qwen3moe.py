@@ -9,6 +9,7 @@ from typing import Any
 from ggpy.arch import decoder, mixture, qwen3
 from ggpy.arch.config import Config, read_config
 from ggpy.arch.decoder import LAYER, sliding_window
+from ggpy.arch.decoder_export import ATTENTION_BIAS, mixture_hf_config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.gguf import GGUFFile
 from ggpy.runtime.rotary import HALVES
@@ -50,5 +51,12 @@ QWEN3MOE = replace(
     metadata=metadata,
     remarks=remarks,
     config=config,
-    hf_config=None,
+    hf_config=partial(
+        mixture_hf_config,
+        model_class="Qwen3MoeForCausalLM",
+        model_type="qwen3_moe",
+        width_key="moe_intermediate_size",
+        biases=ATTENTION_BIAS,
+        fixed={"norm_topk_prob": True},
+    ),
 )

@@ -6,8 +6,8 @@ Tensors go through once, a piece at a time; the directory gets its name when eve
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import math
 import os
 import secrets
 import shutil
@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from ggpy.arch import ARCHS, TensorRule
+from ggpy.arch import ARCHS, HF_CLASSES, Architecture, Config
 from ggpy.arch.hf_config import HFConfig
 from ggpy.blocks import BLOCKS
 from ggpy.converter.export_tokenizer import json_bytes, tokenizer_files
 from ggpy.converter.requantize import GGUFSource
+from ggpy.converter.rules import expand, names_of, stored_shape
 from ggpy.converter.source import SourceTensor, reordered
 from ggpy.converter.stream import CHUNK_VALUES
 from ggpy.errors import CheckpointError, GGPyError, ModelError, printable
 from ggpy.gguf import GGUFFile, open_gguf
 from ggpy.gguf.atomic import sync_directory
-from ggpy.runtime.encode import FLOATS, encode_measured
+from ggpy.runtime.encode import FLOATS, encode_measured, widened
 
 SHARD_BYTES = 5 * 10**9
 _TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -53,11 +54,21 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor on its way: its name in the checkpoint, and the row of the file that becomes each row; None where the order stays."""
+    """A tensor on its way: its name and shape in the checkpoint, and the first of its rows in the file's tensor.
+
+    order: the row of the file that becomes each row; None where the order stays. less: what is subtracted from every value.
+    """
 
     name: str
     source: SourceTensor
+    shape: tuple[int, ...]
     order: np.ndarray | None
+    less: float
+    first: int = 0
+
+    @property
+    def n_values(self) -> int:
+        return math.prod(self.shape)
 
 
 def export(
@@ -96,23 +107,17 @@ def export(
 
 def _plan(file: GGUFFile, source: GGUFSource) -> tuple[dict[str, Any], list[_Tensor]]:
     """config.json, and the tensors under the checkpoint's names."""
-    name = file.metadata.string("general.architecture")
-    arch = ARCHS.get(name)
-    if arch is None or arch.hf_config is None:
-        known = ", ".join(name for name, arch in ARCHS.items() if arch.hf_config)
-        raise ModelError(
-            f"{file.path}: general.architecture is '{printable(name, 40)}', of which no checkpoint can be written; known are {known}"
-        )
-    typed = arch.config(file)
+    arch, typed = _architecture(file)
+    assert arch.hf_config is not None
     values = arch.hf_config(file, typed)
     config, left = HFConfig(values, str(file.path)), {tensor.name: tensor for tensor in source.tensors}
     for extra in arch.extra_tensors(config):
         left.pop(extra, None)
     sizes, tensors = arch.sizes(config), []
-    for rule, layer in _expand(arch.rules, typed.n_layers):
+    for rule, layer in expand(arch.rules, typed.n_layers):
         if rule.switch and not values.get(rule.switch):
             continue
-        gguf, hf = (text.replace("{i}", str(layer)) for text in (rule.gguf, rule.hf))
+        gguf = rule.gguf.replace("{i}", str(layer))
         tensor = left.pop(gguf, None)
         if tensor is None and rule.tied:
             continue
@@ -123,17 +128,28 @@ def _plan(file: GGUFFile, source: GGUFSource) -> tuple[dict[str, Any], list[_Ten
         if BLOCKS[tensor.dtype].decode is None:
             raise ModelError(f"{file.path}: tensor {gguf} is {tensor.dtype}, which ggpy cannot decode")
         order = None if rule.row_order is None else np.argsort(rule.row_order(config, shape[0]))
-        tensors.append(_Tensor(hf, tensor, order))
+        names = names_of(rule, layer, typed.n_experts)
+        own = stored_shape(rule, shape)
+        tensors += [_Tensor(name, tensor, own, order, rule.plus, i * tensor.rows // len(names)) for i, name in enumerate(names)]
     if left:
         names = ", ".join(printable(name, 64) for name in list(left)[:5])
         raise ModelError(f"{file.path}: {len(left)} tensors have no place in a {values['architectures'][0]}: {names}")
     return values, tensors
 
 
-def _expand(rules: tuple[TensorRule, ...], n_layers: int) -> Iterator[tuple[TensorRule, int]]:
-    for per_layer, group in itertools.groupby(rules, lambda rule: "{i}" in rule.gguf):
-        group = list(group)
-        yield from ((rule, layer) for layer in range(n_layers if per_layer else 1) for rule in group)
+def _architecture(file: GGUFFile) -> tuple[Architecture, Config]:
+    """Of those whose files bear this name, the one that has experts if the file has them; and what it reads of the file."""
+    name = file.metadata.string("general.architecture")
+    if name not in ARCHS:
+        known = ", ".join(name for name, arch in ARCHS.items() if arch.hf_config)
+        raise ModelError(
+            f"{file.path}: general.architecture is '{printable(name, 40)}', of which no checkpoint can be written; known are {known}"
+        )
+    typed = ARCHS[name].config(file)
+    for arch in HF_CLASSES.values():
+        if arch.name == name and any("{e}" in rule.hf for rule in arch.rules) == bool(typed.n_experts):
+            return arch, typed
+    raise ModelError(f"{file.path}: {name}.expert_count is {typed.n_experts}, of which no checkpoint can be written")
 
 
 def _own_dtype(tensors: list[_Tensor]) -> str:
@@ -141,7 +157,7 @@ def _own_dtype(tensors: list[_Tensor]) -> str:
     counts: dict[str, int] = {}
     for tensor in tensors:
         if len(tensor.source.shape) > 1:
-            counts[tensor.source.dtype] = counts.get(tensor.source.dtype, 0) + tensor.source.n_values
+            counts[tensor.source.dtype] = counts.get(tensor.source.dtype, 0) + tensor.n_values
     most = max(counts, key=lambda name: counts[name], default="F32")
     return most if most in FLOATS else "F16"
 
@@ -175,12 +191,12 @@ def _write_shards(folder: Path, tensors: list[_Tensor], dtype: str, on_bytes: On
     size = FLOATS[dtype].itemsize
     shards: list[list[_Tensor]] = [[]]
     for tensor in tensors:
-        if shards[-1] and size * (sum(t.source.n_values for t in shards[-1]) + tensor.source.n_values) > SHARD_BYTES:
+        if shards[-1] and size * (sum(t.n_values for t in shards[-1]) + tensor.n_values) > SHARD_BYTES:
             shards.append([])
         shards[-1].append(tensor)
     n = len(shards)
     names = ["model.safetensors"] if n == 1 else [f"model-{i + 1:05d}-of-{n:05d}.safetensors" for i in range(n)]
-    total = size * sum(tensor.source.n_values for tensor in tensors)
+    total = size * sum(tensor.n_values for tensor in tensors)
     free = shutil.disk_usage(folder).free
     if total > free:
         raise GGPyError(f"{printable(folder.parent)}: {total} bytes are needed, but the disk has {free} free")
@@ -199,8 +215,8 @@ def _write_shard(write: Callable[[Any], object], tensors: list[_Tensor], dtype: 
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for tensor in tensors:
-        n_bytes = tensor.source.n_values * FLOATS[dtype].itemsize
-        header[tensor.name] = {"dtype": dtype, "shape": list(tensor.source.shape), "data_offsets": [at, at + n_bytes]}
+        n_bytes = tensor.n_values * FLOATS[dtype].itemsize
+        header[tensor.name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, at + n_bytes]}
         at += n_bytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -218,10 +234,13 @@ def _encoded(tensor: _Tensor, dtype: str) -> Iterator[np.ndarray]:
     if tensor.order is not None and not is_vector:
         read = reordered(read, tensor.order)
     step = max(1, CHUNK_VALUES // max(1, source.columns))
-    for start in range(0, source.rows, step):
-        values = read(start, min(start + step, source.rows))
+    last = tensor.first + tensor.n_values // source.columns
+    for start in range(tensor.first, last, step):
+        values = read(start, min(start + step, last))
         if tensor.order is not None and is_vector:
             values = np.ascontiguousarray(values[:, tensor.order])
+        if tensor.less:
+            values = widened(values) - np.float32(tensor.less)
         try:
             encoded = encode_measured(values, BLOCKS[dtype])
         except ValueError as error:

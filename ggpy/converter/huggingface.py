@@ -17,7 +17,7 @@ from ggpy.converter.identity import identity_metadata, model_name
 from ggpy.converter.prequantized import QuantizedMatrix, dequantized
 from ggpy.converter.recipes import QUANTIZATION_VERSION, Recipe
 from ggpy.converter.recognise import recognise
-from ggpy.converter.rules import expand, first_five, has_shape, names_of, not_ignored
+from ggpy.converter.rules import expand, first_five, names_of, not_ignored
 from ggpy.converter.safetensors import StoredTensor
 from ggpy.converter.source import RowReader, SourceTensor, model_facts, reordered, shifted
 from ggpy.converter.stacks import stacked
@@ -215,8 +215,9 @@ def _source_tensor(name: str, tensor: CheckpointTensor, shape: tuple[int, ...], 
     where = f"{tensor.path}: tensor {printable(tensor.name)}"
     if isinstance(tensor, StoredTensor) and tensor.dtype not in FLOATS:
         raise CheckpointError(f"{where} is {tensor.dtype}, expected one of {', '.join(FLOATS)}")
-    if not has_shape(tensor.shape, shape):
-        raise CheckpointError(f"{where} has shape {list(tensor.shape)}, expected {list(shape)} by config.json")
+    stored = (1, *shape) if rule.one_row else shape
+    if tensor.shape != stored:
+        raise CheckpointError(f"{where} has shape {list(tensor.shape)}, expected {list(stored)} by config.json")
 
     def ordered(read: RowReader) -> RowReader:
         if rule.plus:

@@ -10,7 +10,7 @@ from ggpy.arch import HF_CLASSES, TEXT_PARTS, Architecture
 from ggpy.arch.hf_config import HFConfig
 from ggpy.arch.hf_keys import LOOKALIKES, USUAL, changes_nothing
 from ggpy.arch.hf_rope import THETA_DEFAULT
-from ggpy.converter.rules import expand, first_five, has_shape, names_of, not_ignored
+from ggpy.converter.rules import expand, first_five, names_of, not_ignored, stored_shape
 from ggpy.errors import CheckpointError, printable
 
 _CAUSAL = "ForCausalLM"  # how classes end whose checkpoints continue a text; others have the tensors and another use
@@ -116,8 +116,8 @@ def _unlike(arch: Architecture, config: HFConfig, tensors: Mapping[str, Shaped],
                 continue
             del left[name]
             if sizes:
-                wanted = tuple(sizes[size] for size in (rule.shape[1:] if "{e}" in rule.hf else rule.shape))
-                if not has_shape(tensors[name].shape, wanted):
+                wanted = stored_shape(rule, tuple(sizes[size] for size in rule.shape))
+                if tensors[name].shape != wanted:
                     other_shapes.append(f"{name} {list(tensors[name].shape)}, not {list(wanted)}")
     kinds = {"missing": missing, "without a place": not_ignored(arch, left), "of another shape": other_shapes}
     found = [f"{len(names)} tensor{'s' * (len(names) > 1)} {kind}: {first_five(names)}" for kind, names in kinds.items() if names]

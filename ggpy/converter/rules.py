@@ -24,9 +24,11 @@ def names_of(rule: TensorRule, layer: int, n_experts: int) -> list[str]:
     return [name.replace("{e}", str(e)) for e in range(n_experts)] if "{e}" in name else [name]
 
 
-def has_shape(stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a stored tensor is of a shape; a vector may be a matrix of one row."""
-    return stored == shape or (len(shape) == 1 and stored == (1, *shape))
+def stored_shape(rule: TensorRule, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a rule's tensor, which becomes one of `shape`, in a checkpoint: there each expert has one of its own."""
+    if "{e}" in rule.hf:
+        return shape[1:]
+    return (1, *shape) if rule.one_row else shape
 
 
 def not_ignored(arch: Architecture, names: Iterable[str]) -> list[str]:

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ggpy.arch import HF_CLASSES
+from ggpy.arch.hf_config import HFConfig
 from ggpy.cli.export import main
 from ggpy.converter import convert
 from ggpy.converter import export as module
 from ggpy.converter.checkpoint import Checkpoint
 from ggpy.converter.export import export
+from ggpy.converter.rules import expand, names_of, stored_shape
 from ggpy.converter.vocabulary_proof import proof_texts
 from ggpy.errors import CheckpointError, GGPyError, ModelError
 from ggpy.gguf import open_gguf
@@ -67,6 +70,46 @@ def test_there_and_back_changes_no_byte(tmp_path: Path, changes: dict[str, Any],
         names = {"general.name"}
         assert {k: a.metadata.raw(k) for k in a.metadata if k not in names} == {k: b.metadata.raw(k) for k in b.metadata if k not in names}
         assert all(np.array_equal(a.tensors[name].data, b.tensors[name].data) for name in a.tensors)
+
+
+MIXTURE = {"num_experts_per_tok": 2}
+QWEN_MIXTURE = MIXTURE | {"num_experts": 3, "moe_intermediate_size": 32}
+PHI3_LONG = {
+    "rope_type": "longrope", "long_factor": [4.0, 5.5, 6.25, 8.0], "short_factor": [1.0, 1.25, 1.5, 2.0], "attention_factor": 1.25,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+OTHERS: dict[str, dict[str, Any]] = {
+    "Qwen2ForCausalLM": {},
+    "Qwen3ForCausalLM": {"head_dim": 32},
+    "GemmaForCausalLM": {
+        "head_dim": 32, "tie_word_embeddings": True, "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
+    },
+    "MixtralForCausalLM": MIXTURE | {"num_local_experts": 3},
+    "Qwen2MoeForCausalLM": QWEN_MIXTURE | {"shared_expert_intermediate_size": 48},
+    "Qwen3MoeForCausalLM": QWEN_MIXTURE | {"norm_topk_prob": True},
+    "Phi3ForCausalLM": {
+        "sliding_window": 40, "partial_rotary_factor": 0.5, "original_max_position_embeddings": 64, "rope_scaling": PHI3_LONG,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_architectures_there_and_back(tmp_path: Path, name: str):
+    """Every tensor that the rules name comes back in its own order, shape and bytes, with every setting."""
+    config = CONFIG | OTHERS[name] | {"architectures": [name]}
+    arch, rng, weights = HF_CLASSES[name], np.random.default_rng(5), {}
+    read = HFConfig(config, "config.json")
+    sizes = arch.sizes(read)
+    for rule, layer in expand(arch.rules, config["num_hidden_layers"]):
+        shape = stored_shape(rule, tuple(sizes[size] for size in rule.shape))
+        for tensor in names_of(rule, layer, sizes.get("n_experts", 1)) if not rule.switch else ():
+            weights[tensor] = rng.integers(-1000, 1000, shape).astype(np.float32) / 4096  # exact with 1 added, too
+    source = write_checkpoint(tmp_path / "source", config, weights)
+    exported = export(convert(source, tmp_path / "model.gguf", "f32").path, tmp_path / "back")
+    assert bytes_of(exported.path) == bytes_of(source)
+    said = json.loads((exported.path / "config.json").read_text(encoding="utf-8"))
+    left_out = ("torch_dtype", "model_type")
+    assert {key: said[key] for key in config if key not in left_out} == {key: config[key] for key in config if key not in left_out}
 
 
 def test_shards_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
