@@ -13,7 +13,7 @@ from ggpy.quantize.lane_parts import require_grid
 from ggpy.quantize.refine import refine
 from ggpy.runtime.encode import encode_rows
 
-DAMPING, SHRINKAGE, SWEEPS = 0.01, 0.25, 2
+DAMPING, SHRINKAGE, SWEEPS = 0.01, 0.35, 2
 
 
 def quantize(
@@ -22,6 +22,7 @@ def quantize(
     block_format: BlockFormat,
     *,
     cross: np.ndarray | None = None,
+    tokens: int | None = None,
     damping: float = DAMPING,
     shrinkage: float = SHRINKAGE,
     activation_order: bool = True,
@@ -34,8 +35,10 @@ def quantize(
     that of ggml's encoder with the diagonal as importance. Equal for every number of threads.
     cross: Σ exact xᵀ, alike, exact being what x would be had nothing before it been quantized: then V x is to be near W exact (as in GPTAQ,
     arXiv 2504.02692), and the errors above are those of the weights that come nearest, W Σ exact xᵀ H⁻¹.
-    damping: what is added to the diagonal, as a share of its mean. shrinkage: by how much what is off the diagonal is made smaller: few
-    texts know little of how inputs go together in others. activation_order: columns that matter go first, as far as blocks allow it.
+    tokens: how many inputs the sums are of, where that is known.
+    damping: what is added to the diagonal, as a share of its mean. shrinkage: by how much what is off the diagonal is made smaller, since
+    how inputs go together is in part that text's own; of few tokens, by more (`shrunk`). activation_order: columns that matter go first,
+    as far as blocks allow it.
     sweeps: how often every sub-block is then chosen anew, all others being as they are (`refine`).
     GGPyError: the format has no grid. ValueError: shapes do not fit; a weight or a sum is NaN or Inf.
     """
@@ -48,6 +51,7 @@ def quantize(
     plain = encode_rows(weights, block_format, threads, importance=_importance(gram))
     if not plain.size:
         return plain
+    shrinkage = shrunk(shrinkage, cols, tokens)
     if cross is not None:
         _require_sums(cross, cols, "cross products")
         weights = weights + shift(weights, gram, cross, damping, shrinkage)
@@ -56,6 +60,12 @@ def quantize(
         found = refine(weights, found, regularized(gram, damping, shrinkage), block_format, sweeps=sweeps, threads=threads)
     better = row_errors(weights, found, gram, block_format) <= row_errors(weights, plain, gram, block_format)
     return np.where(better[:, None], found, plain)
+
+
+def shrunk(shrinkage: float, cols: int, tokens: int | None) -> float:
+    """The shrinkage for sums over `tokens` inputs: what is left is divided by 1 + cols / tokens, as random inputs that have nothing to do
+    with each other seem to go together by about that share."""
+    return shrinkage if not tokens else 1 - (1 - shrinkage) / (1 + cols / tokens)
 
 
 def row_errors(weights: NDArray[np.float32], blocks: NDArray[np.uint8], gram: np.ndarray, block_format: BlockFormat) -> NDArray[np.float64]:

@@ -100,4 +100,4 @@ def _blocks(way: str, weights: Array, seen: Seen, format: BlockFormat, products:
         return None
     if way == "gptaq" and seen.drift is not None:
         weights = made_up_for(weights, seen.gram.matrix, seen.drift, products)
-    return gptq.quantize(weights, seen.gram.matrix, format, threads=threads)
+    return gptq.quantize(weights, seen.gram.matrix, format, tokens=seen.gram.tokens, threads=threads)

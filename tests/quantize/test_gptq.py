@@ -179,6 +179,14 @@ def test_what_is_not_finite_is_refused(weights: np.ndarray, gram: np.ndarray):
         gptq.quantize(weights, gram, BLOCKS["IQ2_S"])
 
 
+def test_few_tokens_say_less_of_others(weights: np.ndarray):
+    """Inputs that have nothing to do with each other, though in few tokens it looks otherwise."""
+    block_format, x = BLOCKS["Q4_1"], np.random.default_rng(9).standard_normal((COLS // 2, COLS))
+    blind, aware = (gptq.quantize(weights, x.T @ x, block_format, shrinkage=0.02, tokens=tokens) for tokens in (None, len(x)))
+    assert errors(weights, aware, np.eye(COLS), block_format).sum() < 0.9 * errors(weights, blind, np.eye(COLS), block_format).sum()
+    assert gptq.shrunk(0.3, 100, None) == 0.3 and gptq.shrunk(0.3, 100, 10**9) == pytest.approx(0.3) and gptq.shrunk(0.0, 10, 10) == 0.5
+
+
 def test_no_rows(weights: np.ndarray, gram: np.ndarray):
     assert gptq.quantize(weights[:0], gram, BLOCKS["Q4_K"]).shape == (0, 288)
 
