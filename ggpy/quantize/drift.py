@@ -13,15 +13,20 @@ from numpy.typing import NDArray
 from ggpy.quantize.factor import to_upper_factor
 from ggpy.quantize.products import Products
 
-DAMPING = 0.05
+DAMPING, STRENGTH = 0.5, 0.5
 _BLOCK = 128  # columns that are solved for at a time, as `ggpy.quantize.factor` has them
 
 
 def made_up_for(
-    weights: NDArray[np.float32], gram: np.ndarray, drift: NDArray[np.float64], products: Products, damping: float = DAMPING
+    weights: NDArray[np.float32],
+    gram: np.ndarray,
+    drift: NDArray[np.float64],
+    products: Products,
+    damping: float = DAMPING,
+    strength: float = STRENGTH,
 ) -> NDArray[np.float32]:
     """W', float32 (rows, cols), of weights (rows, cols), H and D (cols, cols). damping: what is added to the diagonal of H, as a share of
-    its mean, so that what is of this text alone is not learnt by heart."""
+    its mean, and strength, how much of the way is gone, see to it that what is of this text alone is not learnt by heart."""
     matrix = np.array(gram, np.float64)
     mean = float(np.diagonal(matrix).mean()) if len(matrix) else 0.0
     if not mean > 0:
@@ -30,7 +35,7 @@ def made_up_for(
     to_upper_factor(matrix)
     moved = products.linear(weights, drift.T.astype(np.float32))[0].T.astype(np.float64)
     _solve(matrix, moved)
-    return (weights + moved.T).astype(np.float32)
+    return (weights + strength * moved.T).astype(np.float32)
 
 
 def _solve(upper: NDArray[np.float64], values: NDArray[np.float64]) -> None:

@@ -16,7 +16,7 @@ def test_it_is_the_damped_least_squares_solution(n: int):
     exact, weights = x + 0.1 * rng.standard_normal((500, n)), rng.standard_normal((7, n), np.float32)
     gram, drift = x.T @ x, (exact - x).T @ x
     with Products(2) as products:
-        found = made_up_for(weights, gram, drift, products, damping=0.01)
+        found = made_up_for(weights, gram, drift, products, damping=0.01, strength=1.0)
         nothing = made_up_for(weights, np.zeros((n, n)), drift, products)
     damped = gram + 0.01 * np.diagonal(gram).mean() * np.eye(n)
     np.testing.assert_allclose(found, weights + weights @ drift @ np.linalg.inv(damped), atol=1e-5)
