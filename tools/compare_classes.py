@@ -97,7 +97,9 @@ def tried(folder: Path, name: str, wanted: dict[str, Any]) -> tuple[str, str]:
     try:
         return "taken", difference(folder, name)
     except GGPyError as error:
-        return "refused", str(error).partition("nearest is ")[2] or "nothing near"
+        return "refused", str(error).partition("nearest is ")[2] or str(error).rpartition(", ")[2]
+    except Exception as error:  # as may its forward pass
+        return "not run", f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def main() -> None:
