@@ -115,7 +115,7 @@ class Report:
     @property
     def requantized(self) -> tuple[str, ...]:
         """The quantized formats of the source that were decoded and quantized again."""
-        return tuple(sorted({tensor.dtype for tensor in self.tensors if tensor.requantized}))
+        return tuple(sorted({tensor.method or tensor.dtype for tensor in self.tensors if tensor.requantized}))
 
     @property
     def fallbacks(self) -> tuple[TensorReport, ...]:
