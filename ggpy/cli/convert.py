@@ -103,9 +103,10 @@ def _add_tensor_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--method",
         metavar="METHOD",
-        help="how weights are rounded with --calibrate: imatrix (weights that meet large activations better), gptq (errors made up for by "
-        "the weights behind), gptaq (so, and with what inputs lost in the layers before made up for: better, in twice the time), auto "
-        "(imatrix or gptq, whichever does best on text that was kept back) (default: gptq)",
+        help="how weights are rounded with --calibrate: imatrix (weights that meet large activations better), awq (so, with such weights "
+        "scaled up and the operation before scaled down, where that helps on text that was kept back), gptq (errors made up for by the "
+        "weights behind), gptaq (so, and with what inputs lost in the layers before made up for: better, in twice the time), auto (imatrix "
+        "or gptq, whichever does best on text that was kept back) (default: gptq)",
     )
     group.add_argument(
         "--calibration-tokens",

@@ -7,7 +7,6 @@ behind see the inputs they will have.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +24,7 @@ from ggpy.quantize.products import Array, Products
 from ggpy.quantize.texts import Chunks
 from ggpy.runtime.encode import widened
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps
+from ggpy.runtime.weights import lazy_weights
 
 _QUERIES_AT_ONCE = 128  # whose scores are in a core's cache, and which see no keys behind the last of them
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
@@ -208,24 +208,11 @@ def run(arch: Architecture, config: Config, tensors: Mapping[str, Matrix], ops: 
 
 def weight_tree(tensors: Mapping[str, Matrix], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
     """The tree that `runtime.weights.load_weights` gives, of weights that are read when needed."""
-    root = SimpleNamespace(layers=[])
-    for key, shape in shapes.items():
-        name = key.removesuffix("?")
-        tensor = tensors.get(name)
-        if name.endswith(".bias") or (tensor is None and key != name):
-            continue
-        if tensor is None or (tensor.rows, tensor.cols) != (math.prod(shape[:-1]), shape[-1]):
-            found = "missing" if tensor is None else f"{tensor.rows} × {tensor.cols}"
-            raise ModelError(f"tensor {printable(name)} is {found}, expected {' × '.join(map(str, shape))}")
-        bias = name.removesuffix("weight") + "bias"
-        known = tensors[bias].values().reshape(-1) if bias in tensors and bias + "?" in shapes else None
-        place, leaf, parts = root, name.split(".")[0], name.split(".")
-        if parts[0] == "blk":
-            while len(root.layers) <= int(parts[1]):
-                root.layers.append(SimpleNamespace())
-            place, leaf = root.layers[int(parts[1])], parts[2]
-        setattr(place, leaf, replace(tensor, bias=known))
-    return root
+
+    def weight(matrix: Matrix, bias: Matrix | None) -> Matrix:
+        return replace(matrix, bias=None if bias is None else bias.values().reshape(-1))
+
+    return lazy_weights(tensors, shapes, lambda matrix: (matrix.rows, matrix.cols), weight)
 
 
 def named(matrix: Matrix, error: GGPyError) -> GGPyError:

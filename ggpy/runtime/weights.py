@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from types import SimpleNamespace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ggpy.blocks import BLOCKS, BlockFormat
 from ggpy.errors import ModelError, printable
 from ggpy.gguf import GGUFFile, Tensor
 from ggpy.runtime.compiled import has_kernel
+
+T = TypeVar("T")
 
 OnDecode = Callable[[str, str, int], None]
 """Called for a tensor whose format has no kernel: (name, format, bytes its float32 copy takes)."""
@@ -69,7 +72,7 @@ def load_weights(file: GGUFFile, shapes: Mapping[str, tuple[int, ...]], on_decod
         bias_shape = shapes.get(name.removesuffix("weight") + "bias?")
         if bias is not None and bias_shape is not None:
             _check(file, bias, bias_shape)
-        home, leaf = place(root, name)
+        home, leaf = _place(root, name)
         values = bias.dequantize() if bias is not None and bias_shape is not None else None
         setattr(home, leaf, _weight(tensor, values, on_decode))
     return root
@@ -82,7 +85,33 @@ def _check(file: GGUFFile, tensor: Tensor, shape: tuple[int, ...]) -> None:
         raise ModelError(f"{file.path}: tensor {printable(tensor.name)} is {tensor.format.name}, which ggpy cannot decode yet")
 
 
-def place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
+def lazy_weights(
+    tensors: Mapping[str, T],
+    shapes: Mapping[str, tuple[int, ...]],
+    size: Callable[[T], tuple[int, int]],
+    weight: Callable[[T, T | None], Any],
+) -> SimpleNamespace:
+    """The tree of `load_weights`, of tensors that are read when needed.
+
+    size(tensor): its rows and columns. weight(tensor, bias): what stands in the tree; bias: the tensor that is its bias, if it has one.
+    ModelError: a tensor is missing or of another size than expected.
+    """
+    root = SimpleNamespace(layers=[])
+    for key, shape in shapes.items():
+        name = key.removesuffix("?")
+        tensor = tensors.get(name)
+        if name.endswith(".bias") or (tensor is None and key != name):
+            continue
+        if tensor is None or size(tensor) != (math.prod(shape[:-1]), shape[-1]):
+            found = "missing" if tensor is None else "{} × {}".format(*size(tensor))
+            raise ModelError(f"tensor {printable(name)} is {found}, expected {' × '.join(map(str, shape))}")
+        bias = name.removesuffix("weight") + "bias"
+        home, leaf = _place(root, name)
+        setattr(home, leaf, weight(tensor, tensors.get(bias) if bias + "?" in shapes else None))
+    return root
+
+
+def _place(root: SimpleNamespace, name: str) -> tuple[SimpleNamespace, str]:
     """Where a tensor such as blk.3.attn_q belongs under `root`: its layer, made where it is not there yet, or `root`; and its last name."""
     parts = name.split(".")
     if parts[0] != "blk":

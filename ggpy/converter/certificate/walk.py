@@ -6,7 +6,6 @@ states, and change them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,11 +21,10 @@ from ggpy.blocks import BLOCKS, dequantize
 from ggpy.converter.certificate.probe import Probe
 from ggpy.converter.certificate.products import Products, Rows
 from ggpy.converter.files import RangeFile
-from ggpy.errors import ModelError, printable
 from ggpy.gguf import GGUFFile, Tensor
 from ggpy.runtime.encode import FLOATS
 from ggpy.runtime.reference import ReferenceCache, ReferenceOps
-from ggpy.runtime.weights import place
+from ggpy.runtime.weights import lazy_weights
 
 ROTATED = " rotated"
 EMBEDDING, HEAD = "token_embd", "output"
@@ -210,17 +208,8 @@ def _rows(file: RangeFile, tensor: Tensor) -> Rows:
 
 def weight_tree(tensors: Mapping[str, Rows], shapes: Mapping[str, tuple[int, ...]]) -> SimpleNamespace:
     """The tree that `runtime.weights.load_weights` gives, of weights that are read when needed."""
-    root = SimpleNamespace(layers=[])
-    for key, shape in shapes.items():
-        name = key.removesuffix("?")
-        rows = tensors.get(name)
-        if name.endswith(".bias") or (rows is None and key != name):
-            continue
-        if rows is None or (rows.n_rows, rows.n_columns) != (math.prod(shape[:-1]), shape[-1]):
-            found = "missing" if rows is None else f"{rows.n_rows} × {rows.n_columns}"
-            raise ModelError(f"tensor {printable(name)} is {found}, expected {' × '.join(map(str, shape))}")
-        bias = name.removesuffix("weight") + "bias"
-        values = tensors[bias].values().reshape(-1) if bias in tensors and bias + "?" in shapes else None
-        home, leaf = place(root, name)
-        setattr(home, leaf, RowsWeight(rows, values))
-    return root
+
+    def weight(rows: Rows, bias: Rows | None) -> RowsWeight:
+        return RowsWeight(rows, None if bias is None else bias.values().reshape(-1))
+
+    return lazy_weights(tensors, shapes, lambda rows: (rows.n_rows, rows.n_columns), weight)
