@@ -63,8 +63,8 @@ class Store:
     def _drop_oldest(self) -> None:
         if self.limit is None:
             return
-        with contextlib.suppress(OSError):
-            found = [(entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in os.scandir(self.folder)]
+        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+            found = [(entry.stat().st_mtime_ns, entry.stat().st_size, entry.path) for entry in entries]
             total = sum(size for _, size, _ in found)
             for _, size, path in sorted(found):
                 if total <= self.limit:

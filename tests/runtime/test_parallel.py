@@ -85,25 +85,31 @@ from tests.runtime.test_parallel import sums
 from ggpy.runtime.parallel import ThreadPool
 tape, arrays, keep = sums(20_000, 300)
 pool = ThreadPool(2)
-interrupts = 0
+walks = interrupts = 0
+walking = False
 stop = time.monotonic() + 3
+def struck(*_):
+    global walking
+    if walking:
+        walking = False
+        raise KeyboardInterrupt
+signal.signal(signal.SIGINT, struck)
 def strike():
     while time.monotonic() < stop:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         time.sleep(0.003)
 striker = threading.Thread(target=strike)
-walks = 0
-try:
-    striker.start()
-except KeyboardInterrupt:
-    pass
+striker.start()
 while time.monotonic() < stop + 0.2:
+    arrays[-1].fill(0)
+    walks += 1
     try:
-        arrays[-1].fill(0)
-        walks += 1
+        walking = True
         pool.walk(tape)
+        walking = False
     except KeyboardInterrupt:
         interrupts += 1
+striker.join()
 arrays[-1].fill(0)
 pool.walk(tape)
 assert (arrays[-1] == 300).all()
