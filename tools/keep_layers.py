@@ -2,8 +2,8 @@
 
     python tools/keep_layers.py MODEL.gguf OUT.gguf --layers 6
 
-The last norm and the head stay. Such a model writes nothing sensible, but what quantization changes in its predictions can be measured as in
-any other.
+The last norm and the head stay. Such a model writes nothing sensible, but what quantization changes in its predictions can be measured as
+in any other.
 """
 
 from __future__ import annotations
