@@ -70,7 +70,7 @@ class Options:
         """How weights are rounded; raises GGPyError for a method that is none, or that needs a text where there is none."""
         way = find_way(self.method or ("rtn" if self.calibrate is None else DEFAULT_WAY))
         if self.calibrate is None and way.name != "rtn":
-            raise GGPyError(f"method {way.name} needs a text to calibrate on (calibrate)")
+            raise GGPyError(f"method {way.name} needs a text to calibrate on (--calibrate TEXT, or calibrate=)")
         if self.calibrate is not None and way.name == "rtn":
             raise GGPyError("method rtn rounds each weight to the nearest and needs no text: leave calibrate out, or take another method")
         return way
