@@ -10,11 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ggpy.quantize.factor import to_upper_factor
+from ggpy.quantize.factor import solve, to_upper_factor
 from ggpy.quantize.products import Products
 
 DAMPING, STRENGTH = 0.5, 0.5
-_BLOCK = 128  # columns that are solved for at a time, as `ggpy.quantize.factor` has them
 
 
 def made_up_for(
@@ -34,19 +33,5 @@ def made_up_for(
     matrix.flat[:: len(matrix) + 1] += damping * mean
     to_upper_factor(matrix)
     moved = products.linear(weights, drift.T.astype(np.float32))[0].T.astype(np.float64)
-    _solve(matrix, moved)
+    solve(matrix, moved)
     return (weights + strength * moved.T).astype(np.float32)
-
-
-def _solve(upper: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-    """Turn values, (n, m), into (A Aᵀ)⁻¹ values, A being the upper triangle of `upper`."""
-    n = len(upper)
-    for stop in range(n, 0, -_BLOCK):
-        start = max(0, stop - _BLOCK)
-        values[start:stop] -= upper[start:stop, stop:] @ values[stop:]
-        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]), values[start:stop])
-    starts = range(n - (n - 1) // _BLOCK * _BLOCK - _BLOCK, n, _BLOCK)
-    for start in starts:
-        stop, start = start + _BLOCK, max(0, start)
-        values[start:stop] -= upper[:start, start:stop].T @ values[:start]
-        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]).T, values[start:stop])

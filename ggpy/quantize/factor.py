@@ -62,6 +62,17 @@ def to_upper_factor(matrix: NDArray[np.float64]) -> None:
         columns[:start] = columns[:start] @ np.linalg.inv(corner).T
 
 
+def solve(upper: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    """Turn values, (n, m), into (A Aᵀ)⁻¹ values, A being the upper triangle of `upper`."""
+    blocks = [(max(0, stop - _BLOCK), stop) for stop in range(len(upper), 0, -_BLOCK)]
+    for start, stop in blocks:
+        values[start:stop] -= upper[start:stop, stop:] @ values[stop:]
+        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]), values[start:stop])
+    for start, stop in reversed(blocks):
+        values[start:stop] -= upper[:start, start:stop].T @ values[:start]
+        values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]).T, values[start:stop])
+
+
 def shift(weights: NDArray[np.float32], gram: np.ndarray, cross: np.ndarray, damping: float, shrinkage: float) -> NDArray[np.float32]:
     """By how much `weights` W, (rows, n), must change that W x comes nearest to W exact: W (C - H) H⁻¹, float32 (rows, n).
 
@@ -73,14 +84,7 @@ def shift(weights: NDArray[np.float32], gram: np.ndarray, cross: np.ndarray, dam
     upper = regularized(gram, damping, shrinkage)
     to_upper_factor(upper)
     right = ((cross - gram) / mean).astype(np.float64).T @ weights.T
-    for stop in range(len(upper), 0, -_BLOCK):  # A y = right, from the last to the first
-        start = max(0, stop - _BLOCK)
-        right[start:stop] -= upper[start:stop, stop:] @ right[stop:]
-        right[start:stop] = np.linalg.inv(np.triu(upper[start:stop, start:stop])) @ right[start:stop]
-    for start in range(0, len(upper), _BLOCK):  # Aᵀ x = y, from the first to the last
-        stop = start + _BLOCK
-        right[start:stop] -= upper[:start, start:stop].T @ right[:start]
-        right[start:stop] = np.linalg.inv(np.triu(upper[start:stop, start:stop])).T @ right[start:stop]
+    solve(upper, right)
     return right.T.astype(np.float32)
 
 

@@ -7,18 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ggpy.kernels.kinds import TILED_FROM, scratch_bytes
-from ggpy.runtime.compiled import kernel
-from ggpy.runtime.parallel import run_kernel
+from ggpy.kernels.kinds import TILED_FROM
+from ggpy.runtime.float_products import Array, multiply, padded_tokens, product_kernel, tiled
 from ggpy.simd.target import target
-
-Array = NDArray[np.float32]
 
 _TOKENS_AT_ONCE = 512
 _COLUMNS_AT_ONCE = 128  # of a Gram matrix: what is multiplied and added up while it is in a core's cache
-_LINE = 64  # bytes that scratch memory is aligned to
 
 
 class Products:
@@ -26,7 +21,7 @@ class Products:
 
     def __init__(self, threads: int):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="ggpy-quantize")
-        self._kernel = kernel("f32", "linear")
+        self._kernel = product_kernel()
 
     def __enter__(self) -> Products:
         return self
@@ -76,40 +71,21 @@ class Products:
         self.each(partial(piece, start) for start in range(0, x.shape[1], _COLUMNS_AT_ONCE))
 
     def _multiply(self, tiles: Array, count: int, weights: Array, out: Array | None = None) -> Array:
-        """float32 (count, rows), into `out` if given; see `ggpy.kernels.linear` for the kernel's words."""
-        k, padded = weights.shape[1], len(tiles) * tiles.shape[2]
+        """float32 (count, rows), into `out` if given."""
+        padded = len(tiles) * tiles.shape[2]
         fits = out is not None and padded == count and out.flags.c_contiguous
         result = out if out is not None and fits else np.empty((padded, len(weights)), np.float32)
-        scratch = np.empty(scratch_bytes("F32", k, tiles.shape[2]) + _LINE, np.uint8)
-        counts = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
-        words = (
-            weights.ctypes.data, 4 * k, len(weights), k, tiles.ctypes.data,
-            result.ctypes.data, 4 * len(weights), counts.ctypes.data, counts.ctypes.data + 8,
-            scratch.ctypes.data + -scratch.ctypes.data % _LINE, 0, 0, 0, 0, 0,
-        )  # fmt: skip
-        run_kernel(self._kernel, np.array(words, np.int64))
+        multiply(self._kernel, tiles, weights, result)
         if out is not None and not fits:
             out[...] = result[:count]
         return result[:count]
 
 
-def tiled(x: Array) -> Array:
-    """x (n, k) as the kernel reads its activations: (tiles, k, tokens of a tile), padded with zeros."""
-    tile = target().tile_tokens
-    tokens = -(-max(len(x), TILED_FROM) // tile) * tile
-    padded = x
-    if tokens != len(x):
-        padded = np.zeros((tokens, x.shape[1]), np.float32)
-        padded[: len(x)] = x
-    return np.ascontiguousarray(padded.reshape(-1, tile, x.shape[1]).transpose(0, 2, 1), np.float32)
-
-
 def _columns_tiled(y: Array) -> Array:
     """`tiled` of y.T."""
-    tile = target().tile_tokens
     tokens, width = y.shape
     padded = y
-    if (count := -(-max(width, TILED_FROM) // tile) * tile) != width:
+    if (count := padded_tokens(width)) != width:
         padded = np.zeros((tokens, count), np.float32)
         padded[:, :width] = y
-    return np.ascontiguousarray(padded.reshape(tokens, -1, tile).transpose(1, 0, 2), np.float32)
+    return np.ascontiguousarray(padded.reshape(tokens, -1, target().tile_tokens).transpose(1, 0, 2), np.float32)

@@ -10,14 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ggpy.converter.stream import Workers
-from ggpy.kernels.kinds import TILED_FROM, scratch_bytes
-from ggpy.runtime.compiled import kernel
 from ggpy.runtime.encode import widened
-from ggpy.runtime.parallel import run_kernel
-from ggpy.simd.target import target
+from ggpy.runtime.float_products import multiply, padded_tokens, product_kernel, tiled
 
 _PIECE_VALUES = 1 << 20
-LINE = 64  # bytes that scratch memory is aligned to
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class Products:
 
     def __init__(self, threads: int):
         self._workers = Workers(threads)
-        self._kernel = kernel("f32", "linear")
+        self._kernel = product_kernel()
 
     def __enter__(self) -> Products:
         return self
@@ -61,12 +57,8 @@ class Products:
 
     def __call__(self, x: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
         """x @ rows.T: float32 (n, n_rows) from x float32 (n, n_columns)."""
-        tile = target().tile_tokens
-        tokens = -(-max(len(x), TILED_FROM) // tile) * tile
-        padded = np.zeros((tokens, rows.n_columns), np.float32)
-        padded[: len(x)] = x
-        tiles = np.ascontiguousarray(padded.reshape(-1, tile, rows.n_columns).transpose(0, 2, 1))  # as the kernel reads its activations
-        result = np.empty((tokens, rows.n_rows), np.float32)
+        tiles = tiled(x)
+        result = np.empty((padded_tokens(len(x)), rows.n_rows), np.float32)
         step = max(1, _PIECE_VALUES // rows.n_columns)
         pieces = (
             partial(self._multiply, tiles, rows, start, min(start + step, rows.n_rows), result) for start in range(0, rows.n_rows, step)
@@ -76,13 +68,5 @@ class Products:
         return result[: len(x)]
 
     def _multiply(self, tiles: NDArray[np.float32], rows: Rows, start: int, stop: int, result: NDArray[np.float32]) -> None:
-        """Columns `start` to `stop` of `result`; see `ggpy.kernels.linear` for the kernel's words."""
-        weights, k = np.ascontiguousarray(widened(rows.read(start, stop))), rows.n_columns
-        scratch = np.empty(scratch_bytes("F32", k, tiles.shape[1]) + LINE, np.uint8)
-        count = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
-        words = (
-            weights.ctypes.data, 4 * k, stop - start, k, tiles.ctypes.data,
-            result.ctypes.data + 4 * start, 4 * rows.n_rows, count.ctypes.data, count.ctypes.data + 8,
-            scratch.ctypes.data + -scratch.ctypes.data % LINE, 0, 0, 0, 0, 0,
-        )  # fmt: skip
-        run_kernel(self._kernel, np.array(words, np.int64))
+        """Columns `start` to `stop` of `result`."""
+        multiply(self._kernel, tiles, np.ascontiguousarray(widened(rows.read(start, stop))), result, start)
