@@ -21,12 +21,12 @@ import numpy as np
 
 from ggpy.blocks import BLOCKS
 from ggpy.kernels.encode.wide import VECTOR_BYTES, load_wide, splat_wide, store_wide, wide_constant
-from ggpy.kernels.options import Kernel, inline, kernel
+from ggpy.kernels.options import Kernel, inline
 from ggpy.kernels.quantize.lane_grid import clamped, inverse_of, lane_grid
-from ggpy.kernels.quantize.sub_block import fed, store_bytes, sub_block_rounding, to_bytes
+from ggpy.kernels.quantize.sub_block import fed, group_kernel, store_bytes, sub_block_rounding, to_bytes
 from ggpy.simd.arithmetic import round_even
 from ggpy.simd.lanes import scratch
-from ggpy.simd.memory import atomic_add, load_f32, load_i64
+from ggpy.simd.memory import load_f32, load_i64
 
 PANEL = 256
 """Most columns of a panel."""
@@ -122,15 +122,7 @@ def feedback_kernel(name: str) -> Kernel:
         for j in range(columns):
             store_wide(errors + stride * j + lane_offset, load_wide(own_errors + VECTOR_BYTES * j))
 
-    @kernel
-    def quantize(args, ith, crew):
-        counter, groups = load_i64(args + 80), load_i64(args + 104)
-        group = atomic_add(counter, 1)
-        while group < groups:
-            do_group(args, VECTOR_BYTES * group)
-            group = atomic_add(counter, 1)
-
-    return quantize
+    return group_kernel(do_group, WORDS)
 
 
 q4_0, q4_1, q5_0, q5_1 = (feedback_kernel(name) for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1"))

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from ggpy.blocks import BLOCKS
 from ggpy.kernels.encode.wide import VECTOR_BYTES, load_wide, splat_wide, store_wide, wide_constant
-from ggpy.kernels.options import Kernel, inline, kernel
+from ggpy.kernels.options import Kernel, inline
 from ggpy.kernels.quantize.lane_grid import lane_grid
-from ggpy.kernels.quantize.sub_block import fed, store_bytes, sub_block_rounding, to_bytes
+from ggpy.kernels.quantize.sub_block import fed, group_kernel, store_bytes, sub_block_rounding, to_bytes
 from ggpy.simd.arithmetic import fma
 from ggpy.simd.lanes import scratch, where_less
-from ggpy.simd.memory import atomic_add, load_f32, load_i64
+from ggpy.simd.memory import load_f32, load_i64
 
 WORDS = ("targets", "values", "better", "quants", "units", "multiples", "feedback", "importance", "trials", "n_trials", "counter", "stride",
          "groups")  # fmt: skip
@@ -66,15 +66,7 @@ def refine_kernel(name: str) -> Kernel:
         for i in range(2):
             store_wide(multiples + stride * i + lane, load_wide(found + VECTOR_BYTES * i))
 
-    @kernel
-    def refine(args, ith, crew):
-        counter, groups = load_i64(args + 80), load_i64(args + 96)
-        group = atomic_add(counter, 1)
-        while group < groups:
-            do_group(args, VECTOR_BYTES * group)
-            group = atomic_add(counter, 1)
-
-    return refine
+    return group_kernel(do_group, WORDS)
 
 
 q4_0, q4_1, q5_0, q5_1 = (refine_kernel(name) for name in ("Q4_0", "Q4_1", "Q5_0", "Q5_1"))

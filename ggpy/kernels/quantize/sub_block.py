@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from ggpy.blocks.affine_grid import Grid
 from ggpy.kernels.encode.wide import LANES, VECTOR_BYTES, load_wide, splat_wide, store_wide, wide_constant
-from ggpy.kernels.options import inline, outlined
+from ggpy.kernels.options import Kernel, inline, kernel, outlined
 from ggpy.kernels.quantize.lane_grid import clamped, inverse_of, to_half
 from ggpy.simd.arithmetic import fma
 from ggpy.simd.lanes import where_less
-from ggpy.simd.memory import load_f32, store
+from ggpy.simd.memory import atomic_add, load_f32, load_i64, store
 from ggpy.simd.vectors import Vector, convert
 
 _f32, _i32, _u8 = Vector("f32", LANES), Vector("i32", LANES), Vector("u8", LANES)
@@ -101,3 +101,21 @@ def sub_block_rounding(grid: Grid, nearest: Callable) -> tuple[Callable, Callabl
         return scale_of(units, load_wide(found)), offset_of(units, load_wide(found + VECTOR_BYTES))
 
     return scale_and_offset, settle
+
+
+def group_kernel(do_group: Callable, words: tuple[str, ...]) -> Kernel:
+    """The kernel whose threads take one group of LANES rows after the other: do_group(args, lane), `lane` in bytes from the first row on.
+
+    words: of its arguments, "counter", which counts the groups taken, and "groups", how many there are, among them.
+    """
+    counter_at, groups_at = 8 * words.index("counter"), 8 * words.index("groups")
+
+    @kernel
+    def take_groups(args, ith, crew):
+        counter, groups = load_i64(args + counter_at), load_i64(args + groups_at)
+        group = atomic_add(counter, 1)
+        while group < groups:
+            do_group(args, VECTOR_BYTES * group)
+            group = atomic_add(counter, 1)
+
+    return take_groups
