@@ -100,8 +100,8 @@ class Sequential:
         assert inputs.exact is not None
         found = np.zeros((inputs.x.shape[1],) * 2)
 
-        def take(start: int, stop: int, first: int, piece: Array) -> None:
-            found[start:stop, first:] += piece
+        def take(rows: slice, columns: slice, piece: Array) -> None:
+            found[rows, columns] += piece
 
         for unit in units:
             self._products.outer_sums(inputs.exact[unit] - inputs.x[unit], inputs.x[unit], take, symmetric=False)

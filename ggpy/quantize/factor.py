@@ -39,8 +39,7 @@ def regularized(gram: np.ndarray, damping: float, shrinkage: float, order: NDArr
 
     Of a matrix without any input, the identity.
     """
-    chosen = np.arange(len(gram)) if order is None else order
-    matrix = gram[np.ix_(chosen, chosen)].astype(np.float64, copy=False)
+    matrix = np.array(gram, np.float64) if order is None else gram[np.ix_(order, order)].astype(np.float64, copy=False)
     diagonal = np.diagonal(matrix).copy()
     mean = float(diagonal.mean()) if len(diagonal) else 0.0
     if not mean > 0:

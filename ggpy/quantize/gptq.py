@@ -58,8 +58,7 @@ def quantize(
     found = with_feedback(weights, factored(gram, order, damping, shrinkage), block_format, threads)
     if sweeps:
         found = refine(weights, found, regularized(gram, damping, shrinkage), block_format, sweeps=sweeps, threads=threads)
-    better = row_errors(weights, found, gram, block_format) <= row_errors(weights, plain, gram, block_format)
-    return np.where(better[:, None], found, plain)
+    return np.where(_worse_by(weights, found, plain, gram, block_format)[:, None] <= 0, found, plain)
 
 
 def shrunk(shrinkage: float, cols: int, tokens: int | None) -> float:
@@ -68,11 +67,14 @@ def shrunk(shrinkage: float, cols: int, tokens: int | None) -> float:
     return shrinkage if not tokens else 1 - (1 - shrinkage) / (1 + cols / tokens)
 
 
-def row_errors(weights: NDArray[np.float32], blocks: NDArray[np.uint8], gram: np.ndarray, block_format: BlockFormat) -> NDArray[np.float64]:
-    """(w - v) H (w - v)ᵀ for each row w of `weights` and v of `blocks`, float64 (rows,)."""
+def _worse_by(
+    weights: NDArray[np.float32], blocks: NDArray[np.uint8], others: NDArray[np.uint8], gram: np.ndarray, block_format: BlockFormat
+) -> NDArray[np.float64]:
+    """(w - v) H (w - v)ᵀ - (w - u) H (w - u)ᵀ, by one product with H, for each row w of `weights`, v of `blocks` and u of `others`: float64
+    (rows,)."""
     with np.errstate(all="ignore"):  # blocks may hold Inf where weights are huge: such a row is never the better one
-        errors = weights - dequantize(blocks, block_format)
-        return np.einsum("ij,ij->i", errors @ gram.astype(np.float32, copy=False), errors, dtype=np.float64)
+        v, u = dequantize(blocks, block_format), dequantize(others, block_format)
+        return np.einsum("ij,ij->i", (u - v) @ gram.astype(np.float32, copy=False), (weights - v) + (weights - u), dtype=np.float64)
 
 
 def _importance(gram: np.ndarray) -> NDArray[np.float32]:

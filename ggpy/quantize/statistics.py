@@ -19,7 +19,7 @@ UNIT = 2.0**-24
 UNIT_TOKENS = 4096
 """Tokens that are summed in float32 at the most: whole chunks of a text, and never of two."""
 LARGEST = 2.0**38
-_SQUARES_AT_ONCE = 512
+_SQUARES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,8 @@ class SquareSums:
     def add(self, x: NDArray[np.float32]) -> None:
         """Count the inputs x, (tokens, n), of a unit of text. Raises ModelError where they are not finite, GGPyError where they are too
         large."""
-        found = np.zeros(len(self.units))
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(x), _SQUARES_AT_ONCE):
-                piece = x[start : start + _SQUARES_AT_ONCE]
-                found += (piece * piece).sum(0, dtype=np.float64)
+            found = _squares(x)
         require_countable(found, self.squares)
         self.units += np.rint(found / UNIT).astype(np.int64)
         self.tokens += len(x)
@@ -102,10 +99,10 @@ class GramSums:
     def add(self, x: NDArray[np.float32], products: Products) -> None:
         """Count the inputs x, (tokens, n), of a unit of text. Raises as `SquareSums.add`."""
         with np.errstate(over="ignore", invalid="ignore"):
-            require_countable((x * x).sum(0, dtype=np.float64), self.squares)  # no other sum can be larger
+            require_countable(_squares(x), self.squares)  # no other sum can be larger
 
-        def take(start: int, stop: int, first: int, piece: NDArray[np.float32]) -> None:
-            self.units[start:stop, first:] += np.rint(piece.astype(np.float64) / UNIT).astype(np.int64)
+        def take(rows: slice, columns: slice, piece: NDArray[np.float32]) -> None:
+            self.units[rows, columns] += np.rint(np.multiply(piece, 1 / UNIT, dtype=np.float64)).astype(np.int64)
 
         products.outer_sums(x, x, take, symmetric=True)
         self.tokens += len(x)
@@ -129,6 +126,14 @@ class GramSums:
             matrix[start:stop, start:stop] = corner + np.triu(corner, 1).T
             matrix[stop:, start:stop] = matrix[start:stop, stop:].T
         return Gram(matrix, self.tokens)
+
+
+def _squares(x: NDArray[np.float32]) -> NDArray[np.float64]:
+    found = np.zeros(x.shape[1])
+    for start in range(0, len(x), _SQUARES_AT_ONCE):
+        piece = x[start : start + _SQUARES_AT_ONCE]
+        found += (piece * piece).sum(0, dtype=np.float64)
+    return found
 
 
 def require_countable(squares: np.ndarray, before: np.ndarray) -> None:

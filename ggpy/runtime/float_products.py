@@ -35,18 +35,19 @@ def tiled(x: Array) -> Array:
     return np.ascontiguousarray(padded.reshape(-1, target().tile_tokens, x.shape[1]).transpose(0, 2, 1), np.float32)
 
 
-def multiply(address: int, tiles: Array, weights: Array, result: Array, column: int = 0) -> None:
+def multiply(address: int, tiles: Array, weights: Array, result: Array, column: int = 0, *, add: bool = False) -> None:
     """Write x @ weights.T into the columns of `result` from `column` on, on the calling thread; x is what `tiles` were made of.
 
-    address: of `product_kernel`. weights: float32 (rows, k), contiguous. result: float32 (padded tokens, columns), contiguous.
-    See `ggpy.kernels.linear` for the kernel's words.
+    address: of `product_kernel`. weights: float32 (rows, k), each row contiguous. result: float32 (padded tokens, columns), contiguous.
+    add: to what lies there. See `ggpy.kernels.linear` for the kernel's words.
     """
-    k = weights.shape[1]
+    k, out = weights.shape[1], result.ctypes.data + 4 * column
+    assert weights.strides[1] == 4 and result.flags.c_contiguous
     scratch = np.empty(scratch_bytes("F32", k, tiles.shape[2]) + _LINE, np.uint8)
     count = np.array([len(result), 0], np.int64)  # tokens, and the counter of claims
     words = (
-        weights.ctypes.data, 4 * k, len(weights), k, tiles.ctypes.data,
-        result.ctypes.data + 4 * column, 4 * result.shape[1], count.ctypes.data, count.ctypes.data + 8,
-        scratch.ctypes.data + -scratch.ctypes.data % _LINE, 0, 0, 0, 0, 0,
+        weights.ctypes.data, weights.strides[0], len(weights), k, tiles.ctypes.data,
+        out, 4 * result.shape[1], count.ctypes.data, count.ctypes.data + 8,
+        scratch.ctypes.data + -scratch.ctypes.data % _LINE, 0, out if add else 0, 4 * result.shape[1], 0, 0,
     )  # fmt: skip
     run_kernel(address, np.array(words, np.int64))

@@ -93,14 +93,20 @@ def test_products_are_products_on_any_number_of_threads(tokens: int):
     np.testing.assert_allclose(more, x @ other.T, rtol=1e-4, atol=1e-4)
 
 
-def test_cross_sums_are_not_symmetric():
+@pytest.mark.parametrize("tokens, columns", [(30, 70), (1700, 1041), (3, 5)])
+def test_cross_sums_are_not_symmetric(tokens: int, columns: int):
     rng = np.random.default_rng(4)
-    x, y = rng.standard_normal((30, 70), np.float32), rng.standard_normal((30, 70), np.float32)
-    found = np.zeros((70, 70))
+    x, y = rng.standard_normal((tokens, columns), np.float32), rng.standard_normal((tokens, columns), np.float32)
+    found, whole = np.zeros((columns, columns)), np.zeros((columns, columns))
 
-    def take(start: int, stop: int, first: int, piece: np.ndarray) -> None:
-        found[start:stop, first:] += piece
+    def take(rows: slice, columns: slice, piece: np.ndarray) -> None:
+        found[rows, columns] += piece
+
+    def take_whole(rows: slice, columns: slice, piece: np.ndarray) -> None:
+        whole[rows, columns] += piece
 
     with Products(2) as products:
         products.outer_sums(x, y, take, symmetric=False)
-    np.testing.assert_allclose(found, x.T @ y, rtol=1e-4, atol=1e-4)
+        products.outer_sums(x, x, take_whole, symmetric=True)
+    np.testing.assert_allclose(found, x.T @ y, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(np.triu(whole), np.triu(x.T @ x), rtol=1e-4, atol=1e-3)
