@@ -72,21 +72,6 @@ def solve(upper: NDArray[np.float64], values: NDArray[np.float64]) -> None:
         values[start:stop] = np.linalg.solve(np.triu(upper[start:stop, start:stop]).T, values[start:stop])
 
 
-def shift(weights: NDArray[np.float32], gram: np.ndarray, cross: np.ndarray, damping: float, shrinkage: float) -> NDArray[np.float32]:
-    """By how much `weights` W, (rows, n), must change that W x comes nearest to W exact: W (C - H) H⁻¹, float32 (rows, n).
-
-    gram: H = Σ x xᵀ; cross: C = Σ exact xᵀ. The inverse is that of the `regularized` H.
-    """
-    mean = float(np.diagonal(gram).mean(dtype=np.float64))
-    if not mean > 0:
-        return np.zeros_like(weights)
-    upper = regularized(gram, damping, shrinkage)
-    to_upper_factor(upper)
-    right = ((cross - gram) / mean).astype(np.float64).T @ weights.T
-    solve(upper, right)
-    return right.T.astype(np.float32)
-
-
 def block_order(gram: np.ndarray, block_format: BlockFormat) -> NDArray[np.intp]:
     """Columns by falling activation, as far as blocks allow: blocks by theirs, in each its sub-blocks, in each the columns.
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ggpy.blocks import BlockFormat, dequantize
 from ggpy.blocks.block_format import require_finite
-from ggpy.quantize.factor import block_order, factored, regularized, shift
+from ggpy.quantize.factor import block_order, factored, regularized
 from ggpy.quantize.feedback import with_feedback
 from ggpy.quantize.lane_parts import require_grid
 from ggpy.quantize.refine import refine
@@ -21,7 +21,6 @@ def quantize(
     gram: np.ndarray,
     block_format: BlockFormat,
     *,
-    cross: np.ndarray | None = None,
     tokens: int | None = None,
     damping: float = DAMPING,
     shrinkage: float = SHRINKAGE,
@@ -33,8 +32,6 @@ def quantize(
 
     gram: H = Σ x xᵀ over the layer's inputs, float32 or float64 (cols, cols); its scale does not matter. In no row is the error larger than
     that of ggml's encoder with the diagonal as importance. Equal for every number of threads.
-    cross: Σ exact xᵀ, alike, exact being what x would be had nothing before it been quantized: then V x is to be near W exact (as in GPTAQ,
-    arXiv 2504.02692), and the errors above are those of the weights that come nearest, W Σ exact xᵀ H⁻¹.
     tokens: how many inputs the sums are of, where that is known.
     damping: what is added to the diagonal, as a share of its mean. shrinkage: by how much what is off the diagonal is made smaller, since
     how inputs go together is in part that text's own; of few tokens, by more (`shrunk`). activation_order: columns that matter go first,
@@ -52,9 +49,6 @@ def quantize(
     if not plain.size:
         return plain
     shrinkage = shrunk(shrinkage, cols, tokens)
-    if cross is not None:
-        _require_sums(cross, cols, "cross products")
-        weights = weights + shift(weights, gram, cross, damping, shrinkage)
     found = with_feedback(weights, factored(gram, order, damping, shrinkage), block_format, threads)
     if sweeps:
         found = refine(weights, found, regularized(gram, damping, shrinkage), block_format, sweeps=sweeps, threads=threads)
@@ -84,13 +78,9 @@ def _importance(gram: np.ndarray) -> NDArray[np.float32]:
 
 
 def _require_gram(gram: np.ndarray, cols: int) -> None:
-    _require_sums(gram, cols, "Gram matrix")
+    if gram.shape != (cols, cols):
+        raise ValueError(f"Gram matrix of shape {gram.shape}: rows of {cols} weights need ({cols}, {cols})")
+    if not np.isfinite(gram.sum()):
+        raise ValueError("Gram matrix with values that are not finite")
     if not (np.diagonal(gram) >= 0).all():
         raise ValueError(f"the Gram matrix has {np.diagonal(gram).min()} on its diagonal: a sum of squares is not negative")
-
-
-def _require_sums(sums: np.ndarray, cols: int, name: str) -> None:
-    if sums.shape != (cols, cols):
-        raise ValueError(f"{name} of shape {sums.shape}: rows of {cols} weights need ({cols}, {cols})")
-    if not np.isfinite(sums.sum()):
-        raise ValueError(f"{name} with values that are not finite")
