@@ -21,6 +21,7 @@ from random_blocks import random_slab
 
 from ggpy.arch import ARCHS
 from ggpy.arch.config import Config
+from ggpy.arch.qwen2moe import Qwen2MoeConfig
 from ggpy.blocks import BLOCKS
 from ggpy.converter.recipes import QUANTIZATION_VERSION, RECIPES, ModelFacts, Recipe, find_recipe
 from ggpy.converter.tensor_types import TensorInfo, plan
@@ -33,7 +34,8 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama, or of another architecture with the same matrices; with experts, d_ff is the width of each."""
+    """The sizes of a Llama, or of another architecture with the same matrices; with experts, d_ff is the width of each, d_shared that of one
+    that all tokens share."""
 
     n_layers: int
     d_model: int
@@ -47,6 +49,7 @@ class Shape:
     architecture: str = "llama"
     n_experts: int = 0
     n_experts_used: int = 0
+    d_shared: int = 0
 
     @property
     def head_dim(self) -> int:
@@ -70,17 +73,21 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gemma2": {"architecture": "gemma2"},
     "gemma3": {"architecture": "gemma3"},
     "mixtral": {"n_experts": 8, "n_experts_used": 2},
+    "qwen2moe": {"architecture": "qwen2moe", "n_experts": 32, "n_experts_used": 4, "shares": True},
     "qwen3moe": {"architecture": "qwen3moe", "n_experts": 32, "n_experts_used": 8},
 }
-BIASES = {"qwen2": ("attn_q", "attn_k", "attn_v")}
+BIASES = dict.fromkeys(("qwen2", "qwen2moe"), ("attn_q", "attn_k", "attn_v"))
 NUMBERS = {"gemma2": {"attention.sliding_window": 4096}, "gemma3": {"attention.sliding_window": 512},
            "phi3": {"rope.scaling.original_context_length": 4096}}  # fmt: skip
 
 
 def of_architecture(shape: Shape, name: str) -> Shape:
-    """A model of another architecture that reads the same matrices for a token; its experts divide d_ff among those that are chosen."""
-    changed = replace(shape, **ARCHITECTURES[name])
-    return replace(changed, d_ff=shape.d_ff // max(1, changed.n_experts_used))
+    """A model of another architecture that reads the same matrices for a token; its experts divide d_ff among those that are chosen, or
+    half of it, where one that all share has the other half."""
+    sizes = dict(ARCHITECTURES[name])
+    d_shared = shape.d_ff // 2 if sizes.pop("shares", False) else 0
+    changed = replace(shape, **sizes, d_shared=d_shared)
+    return replace(changed, d_ff=(shape.d_ff - d_shared) // max(1, changed.n_experts_used))
 
 
 def tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
@@ -90,6 +97,8 @@ def tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
         shape.n_layers, shape.n_vocab, shape.d_model, shape.d_ff, shape.n_heads, shape.n_kv_heads, shape.head_dim, shape.context, EPS, rope,
         n_experts=shape.n_experts, n_experts_used=shape.n_experts_used,
     )  # fmt: skip
+    if shape.d_shared:
+        config = Qwen2MoeConfig(**vars(config), d_shared=shape.d_shared)
     biases = BIASES.get(shape.architecture, ())
     found: dict[str, tuple[int, ...]] = {}
     for name, size in ARCHS[shape.architecture].shapes(config).items():
@@ -142,6 +151,8 @@ def describe(writer: GGUFWriter, shape: Shape, recipe: Recipe) -> None:
     }
     if shape.n_experts:
         experts = {"count": shape.n_experts, "used_count": shape.n_experts_used, "feed_forward_length": shape.d_ff}
+        if shape.d_shared:
+            experts["shared_feed_forward_length"] = shape.d_shared
         numbers |= {f"expert_{key}": number for key, number in experts.items()}
     for key, number in numbers.items():
         writer.add(f"{prefix}.{key}", number, ValueType.UINT32)
