@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ggpy.kernels.claims import UNIT_BITS, claim
+from ggpy.kernels.claims import UNIT_BITS, claim, threads
 from ggpy.kernels.desks import ENTRIES
 from ggpy.kernels.executor import call_kernel
 from ggpy.kernels.exponential import exp_f32x16
@@ -128,20 +128,23 @@ def each(args, ith, crew):
     words, n_words, table = load_i64(args + 8), load_i64(args + 16), load_i64(args + 24)
     stamp = (crew & _WALK) + load_i64(args + 32)
     own = load_i64(args + 40) + ith * load_i64(args + 48) + load_i64(args + 56)
-    i = 0
+    n_done = 0
     while True:
         if atomic_load(table) != stamp:
             return
-        active, entry = load_i64(table + 8), table + ENTRIES + 24 * i
+        active = load_i64(table + 8)
+        i = n_done + ith * active // threads(crew)  # each thread begins with experts of its own, whose weights it reads in long pieces
+        i = i - active if i >= active else i
+        entry = table + ENTRIES + 24 * i
         number, slot = load_i64(entry), load_i64(entry + 8)
-        if atomic_replace(table, stamp, stamp) != stamp or i >= active:
+        if atomic_replace(table, stamp, stamp) != stamp or n_done >= active:
             return
         for j in range(n_words):
             word = words + 32 * j
             moved = number * load_i64(word + 8) + slot * load_i64(word + 16) + i * load_i64(word + 24)
             store_i64(own + 8 * j, load_i64(word) + moved)
         call_kernel(load_i64(args), own, ith, crew)
-        i += 1
+        n_done += 1
 
 
 @kernel
