@@ -34,7 +34,7 @@ EPS = 1e-5
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a Llama, or of another architecture with the same matrices; with experts, d_ff is the width of each, d_shared that of one
+    """The sizes of a Llama, or of another architecture with the same matrices; with experts, d_ff is the width of each, d_shared of one
     that all tokens share."""
 
     n_layers: int

@@ -143,7 +143,8 @@ def each(args, ith, crew):
             word = words + 32 * j
             moved = number * load_i64(word + 8) + slot * load_i64(word + 16) + i * load_i64(word + 24)
             store_i64(own + 8 * j, load_i64(word) + moved)
-        call_kernel(load_i64(args), own, ith, crew)
+        alone = n_done + 1 < active // threads(crew)  # nobody else comes to it soon: it may be taken in one piece
+        call_kernel(load_i64(args), own, ith, (crew & _WALK) + 1 if alone else crew)
         n_done += 1
 
 
